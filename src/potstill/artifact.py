@@ -1,0 +1,101 @@
+"""A policy on disk: one .safetensors file, its description as JSON in the header.
+
+The file is data: reading one runs no code, and the header is checked before a tensor is touched.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from potstill.errors import PotstillError
+from potstill.files import atomic_write
+
+SCHEMA = 1
+KEY = "potstill"
+"""The header's metadata key that holds the description."""
+MAX_BYTES = 2**30
+"""The largest weights file that is read: a guard, 150 times the size of a DQN."""
+MAX_HEADER = 2**20
+
+
+def write(path: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a policy file atomically.
+
+    Raises:
+        PotstillError: the file can't be written.
+    """
+    metadata = {KEY: json.dumps({"schema": SCHEMA, **description}, ensure_ascii=False, allow_nan=False)}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as file:
+        file.write(save(contiguous, metadata))
+
+
+def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The header of any .safetensors file: its metadata and each tensor's shape. No tensor is read.
+
+    Raises:
+        PotstillError: it can't be read, is damaged, or is not a .safetensors file.
+    """
+    _check_size(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PotstillError(f"{path} is damaged or not a .safetensors file ({_line(error)})") from error
+
+
+def read_description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """Our description out of a header's metadata.
+
+    Raises:
+        PotstillError: it is not JSON, or of a schema this version doesn't know.
+    """
+    try:
+        description = json.loads(metadata[KEY])
+        schema = description["schema"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise PotstillError(f"{path}: its header holds no readable policy description") from error
+    if schema != SCHEMA:
+        raise PotstillError(f"{path} has schema {schema!r}, this potstill reads {SCHEMA}: pip install -U potstill")
+    return description
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file, as float32.
+
+    Raises:
+        PotstillError: the file is damaged or holds something else than floating-point numbers.
+    """
+    _check_size(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PotstillError(f"{path} is damaged ({_line(error)})") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise PotstillError(f"{path}: tensor {name} is {tensor.dtype}, not floating point")
+        tensors[name] = tensor.to(torch.float32)
+    return tensors
+
+
+def _check_size(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    if size > MAX_BYTES:
+        raise PotstillError(f"{path} has {size} bytes; policies over {MAX_BYTES} are not read")
+    if header > MAX_HEADER:
+        raise PotstillError(f"{path} is damaged or not a .safetensors file (a header of {header} bytes)")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,85 @@
+"""Writing files so that a killed process leaves the old one or the new one, never half of either."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from potstill.errors import PotstillError
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`; on success fsync it and rename it into place.
+
+    Raises:
+        PotstillError: the folder can't be written or the disk is full; `path` is as it was.
+    """
+    name = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.name + ".", suffix=TEMPORARY_SUFFIX, delete=False
+        ) as file:
+            name = file.name
+            yield file  # pyright: ignore[reportReturnType]  # a NamedTemporaryFile is a BinaryIO in all but name
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+        name = None
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise PotstillError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if name is not None and os.path.exists(name):
+            os.unlink(name)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        PotstillError: it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise PotstillError(f"{path} is not a JSON file ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hex."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

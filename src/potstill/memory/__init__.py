@@ -1,0 +1,5 @@
+"""What was played: frames stored once, stacks rebuilt at sampling."""
+
+from potstill.memory.replay import Replay
+
+__all__ = ["Replay"]

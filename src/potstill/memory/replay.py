@@ -1,0 +1,126 @@
+"""Replay memory of labelled observations, each frame stored once.
+
+A stack of four frames shares three with its predecessor. So only the newest frame of each
+observation is kept, with how many of the frames before it belong to the same episode (`depth`);
+`sample` rebuilds stacks, zeros where the episode had not begun, as ALE's vector env fills them.
+"""
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, Shaped
+from numpy.typing import DTypeLike
+from torch import Tensor
+
+from potstill.errors import PotstillError
+from potstill.files import atomic_write
+
+
+class Replay:
+    """A ring of rows; a row is one control step of every environment.
+
+    `capacity` rows of `num_envs` steps. The oldest rows are overwritten; of what is left, the
+    `stack - 1` oldest rows are never sampled, because frames of their stacks may be gone.
+    """
+
+    def __init__(
+        self, capacity: int, num_envs: int, observation_shape: tuple[int, ...], stack: int, dtype: DTypeLike, num_labels: int
+    ) -> None:
+        if capacity < stack:
+            raise ValueError(f"a memory of {capacity} rows can't hold a stack of {stack}")
+        self.capacity, self.num_envs, self.stack = capacity, num_envs, stack
+        frame_shape = observation_shape[1:] if stack > 1 else observation_shape
+        # Memory is committed as rows are written, not here.
+        self.frames = np.empty((capacity, num_envs, *frame_shape), dtype)
+        self.depth = np.empty((capacity, num_envs), np.uint8)
+        self.labels = np.empty((capacity, num_envs, num_labels), np.float32)
+        self.rows = 0
+        """Rows ever added."""
+
+    def __len__(self) -> int:
+        """Control steps held."""
+        return min(self.rows, self.capacity) * self.num_envs
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when full."""
+        return self.frames.nbytes + self.depth.nbytes + self.labels.nbytes
+
+    def add(
+        self,
+        observations: Shaped[np.ndarray, "envs ..."],
+        age: Int64[np.ndarray, " envs"],
+        labels: Float32[Tensor, "envs labels"],
+    ) -> None:
+        """Add one row.
+
+        Args:
+            observations: (num_envs, stack, …), or (num_envs, …) where stack is 1.
+            age: control steps since each episode began. In the first row ever added it must be 0
+                everywhere: the frames before it are not in the memory.
+            labels: the teacher's outputs.
+        """
+        row = self.rows % self.capacity
+        self.frames[row] = observations[:, -1] if self.stack > 1 else observations
+        self.depth[row] = np.minimum(age, self.stack - 1)
+        self.labels[row] = labels.numpy()
+        self.rows += 1
+
+    def sample(
+        self, batch: int, rng: np.random.Generator
+    ) -> tuple[Shaped[Tensor, "batch ..."], Float32[Tensor, "batch labels"]]:
+        """Draw observations and labels uniformly, with replacement."""
+        held = min(self.rows, self.capacity)
+        complete = self.stack - 1 if self.rows > self.capacity else 0
+        offsets = rng.integers(complete, held, batch)  # rows, from the oldest held
+        envs = rng.integers(0, self.num_envs, batch)
+        return self.take(self.rows - held + offsets, envs)
+
+    def take(
+        self, rows: Int64[np.ndarray, " batch"], envs: Int64[np.ndarray, " batch"]
+    ) -> tuple[Shaped[Tensor, "batch ..."], Float32[Tensor, "batch labels"]]:
+        """The observations and labels at these rows (counted from the first ever added) and environments."""
+        flat = (rows % self.capacity) * self.num_envs + envs
+        labels = torch.from_numpy(self.labels.reshape(-1, self.labels.shape[-1])[flat])
+        frames = torch.from_numpy(self.frames.reshape(self.capacity * self.num_envs, *self.frames.shape[2:]))
+        if self.stack == 1:
+            return frames[torch.from_numpy(flat)], labels
+        back = np.arange(self.stack - 1, -1, -1)  # oldest frame first
+        stacked = ((rows[:, None] - back) % self.capacity) * self.num_envs + envs[:, None]
+        observations = frames[torch.from_numpy(stacked)]
+        missing = back > self.depth.reshape(-1)[flat][:, None]
+        if missing.any():
+            observations[torch.from_numpy(missing)] = 0
+        return observations, labels
+
+    def seal(self, path: Path, first_row: int) -> None:
+        """Write the rows from `first_row` (counted from the first ever added) to a file, atomically.
+
+        Raises:
+            PotstillError: the file can't be written.
+        """
+        rows = np.arange(first_row, self.rows) % self.capacity
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+            rows = slice(int(rows[0]), int(rows[-1]) + 1)  # a view: no copy of some hundred megabytes
+        with atomic_write(path) as file:
+            np.savez(file, frames=self.frames[rows], depth=self.depth[rows], labels=self.labels[rows])
+
+    def unseal(self, path: Path) -> None:
+        """Add the rows of a file that `seal` wrote.
+
+        Raises:
+            PotstillError: it is missing or damaged (each array has a checksum), or of another shape.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as shard:
+                depth, labels, frames = shard["depth"], shard["labels"], shard["frames"]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise PotstillError(f"{path} is missing or damaged; start again without --resume ({error})") from error
+        same = frames.shape[1:] == self.frames.shape[1:] and labels.shape[1:] == self.labels.shape[1:]
+        if not same or len(frames) > self.capacity:
+            raise PotstillError(f"{path} belongs to another run; start again without --resume")
+        rows = np.arange(self.rows, self.rows + len(depth)) % self.capacity
+        self.frames[rows], self.depth[rows], self.labels[rows] = frames, depth, labels
+        self.rows += len(depth)

@@ -1,0 +1,187 @@
+"""A policy: a network, what its outputs mean, and the task it plays."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from potstill import artifact
+from potstill.errors import PotstillError
+from potstill.networks import NetworkSpec, build, num_parameters
+from potstill.networks.build import Network
+from potstill.tasks.spec import Act
+
+Meaning = Literal["q", "logits"]
+"""What the outputs are: action values, or the logits of a distribution over actions."""
+
+Observations = Shaped[np.ndarray, "batch ..."]
+
+
+@dataclass
+class Policy:
+    """Something that plays: observations in, one output an action."""
+
+    network: Network
+    spec: NetworkSpec
+    outputs_are: Meaning
+    observation_shape: tuple[int, ...]
+    observation_dtype: Literal["uint8", "float32"]
+    task: str | None = None
+    """The id of the task it was trained for, where its file says so."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it came from, as JSON."""
+
+    @classmethod
+    def new(
+        cls,
+        spec: NetworkSpec,
+        outputs_are: Meaning,
+        observation_shape: tuple[int, ...],
+        observation_dtype: Literal["uint8", "float32"],
+        num_actions: int,
+        **rest: Any,
+    ) -> "Policy":
+        """A policy with a freshly initialised network."""
+        network = build(spec, observation_shape, num_actions)
+        return cls(network, spec, outputs_are, observation_shape, observation_dtype, **rest)
+
+    @property
+    def num_actions(self) -> int:
+        return self.network.head.out_features
+
+    @property
+    def num_parameters(self) -> int:
+        return num_parameters(self.network)
+
+    @property
+    def temperature(self) -> float:
+        """The distillation temperature its outputs ask for: 0.01 sharpens Q-values, logits are a distribution already."""
+        return 0.01 if self.outputs_are == "q" else 1.0
+
+    def to(self, device: str) -> "Policy":
+        """Move the network to a device; returns self."""
+        self.network.to(device)
+        return self
+
+    @torch.no_grad()
+    def outputs(self, observations: Observations) -> Float[Tensor, "batch actions"]:
+        """Q-values or logits, on the CPU.
+
+        Args:
+            observations: (batch, *observation_shape), uint8 frames or float32 vectors.
+
+        Raises:
+            PotstillError: the observations have another shape.
+        """
+        if observations.shape[1:] != self.observation_shape:
+            raise PotstillError(
+                f"the policy sees observations of shape {self.observation_shape}, not {observations.shape[1:]};"
+                f" pass a batch: (N, {', '.join(map(str, self.observation_shape))})"
+            )
+        inputs = torch.as_tensor(np.asarray(observations, dtype=self.observation_dtype))
+        return self.network(inputs.to(self.network.head.weight.device)).float().cpu()
+
+    def act(
+        self,
+        observations: Observations,
+        epsilon: float = 0.0,
+        rng: np.random.Generator | None = None,
+        act: Act = "greedy",
+    ) -> Int64[np.ndarray, " batch"]:
+        """One action an observation.
+
+        Args:
+            observations: (batch, *observation_shape).
+            epsilon: probability of a uniformly random action instead.
+            rng: where chance comes from; needed to repeat a run.
+            act: "greedy" for the best action, "sample" to draw from the policy's distribution.
+        """
+        return choose(self.outputs(observations), epsilon, rng or np.random.default_rng(), act)
+
+    def save(self, path: str | Path) -> None:
+        """Write one .safetensors file, atomically.
+
+        Raises:
+            PotstillError: the file can't be written.
+        """
+        description = {
+            "network": str(self.spec),
+            "outputs": self.outputs_are,
+            "num_actions": self.num_actions,
+            "observation": {"shape": list(self.observation_shape), "dtype": self.observation_dtype},
+            "task": self.task,
+            "provenance": self.provenance,
+        }
+        artifact.write(Path(path), description, dict(self.network.state_dict()))
+
+    @classmethod
+    def from_file(cls, path: Path) -> "Policy":
+        """Read a file that `save` wrote.
+
+        Raises:
+            PotstillError: it is damaged, of a newer schema, or its tensors don't fit its description.
+        """
+        metadata, shapes = artifact.read_metadata(path)
+        description = artifact.read_description(path, metadata)
+        try:
+            policy = cls._skeleton(description)
+        except (KeyError, TypeError, ValueError, PotstillError) as error:
+            raise PotstillError(f"{path}: its header does not describe a policy ({error})") from error
+        policy.load_tensors(path, shapes)
+        return policy
+
+    def load_tensors(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Fill a network on the meta device from a file whose tensors have these shapes."""
+        expected = {name: tuple(tensor.shape) for name, tensor in self.network.state_dict().items()}
+        if shapes != expected:
+            name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
+            raise PotstillError(
+                f"{path}: tensor {name} is {shapes.get(name, 'missing')}, {self.spec} has {expected.get(name, 'none')}"
+            )
+        self.network.load_state_dict(artifact.read_tensors(path), assign=True)
+        self.network.requires_grad_(False)
+
+    @classmethod
+    def _skeleton(cls, description: dict[str, Any]) -> "Policy":
+        """The described policy, without memory for its weights: a header can ask for any size."""
+        shape, dtype = description["observation"]["shape"], description["observation"]["dtype"]
+        if not all(type(side) is int and 0 < side <= 4096 for side in shape) or not 1 <= len(shape) <= 3:
+            raise ValueError(f"observation shape {shape}")
+        if dtype not in ("uint8", "float32"):
+            raise ValueError(f"observation dtype {dtype}")
+        if description["outputs"] not in ("q", "logits"):
+            raise ValueError(f"outputs {description['outputs']}")
+        num_actions = description["num_actions"]
+        if type(num_actions) is not int or not 1 <= num_actions <= 4096:
+            raise ValueError(f"num_actions {num_actions}")
+        task, provenance = description["task"], description["provenance"]
+        if not (task is None or isinstance(task, str)) or not isinstance(provenance, dict):
+            raise ValueError("task or provenance of the wrong kind")
+        with torch.device("meta"):
+            return cls.new(
+                NetworkSpec.parse(description["network"]),
+                description["outputs"],
+                tuple(shape),
+                dtype,
+                num_actions,
+                task=task,
+                provenance=cast(dict[str, Any], provenance),
+            )
+
+
+def choose(
+    outputs: Float[Tensor, "batch actions"], epsilon: float, rng: np.random.Generator, act: Act = "greedy"
+) -> Int64[np.ndarray, " batch"]:
+    """Actions from outputs: greedy or sampled from softmax(outputs), each replaced by a random one with probability ε."""
+    batch, num_actions = outputs.shape
+    if act == "sample":
+        gumbel = torch.from_numpy(rng.gumbel(size=(batch, num_actions)))
+        actions = (outputs + gumbel).argmax(-1).numpy()  # the Gumbel-max trick: a draw from softmax(outputs)
+    else:
+        actions = outputs.argmax(-1).numpy()
+    explore = rng.random(batch) < epsilon
+    return np.where(explore, rng.integers(0, num_actions, batch), actions)

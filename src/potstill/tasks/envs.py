@@ -1,0 +1,175 @@
+"""Many copies of a task, played in step, every episode from a seed of its own.
+
+An episode is a pure function of its seed and the actions taken in it. Nothing else has to be saved
+to come back to the middle of one: ALE's vector env can't save the emulator's state, but it can be
+seeded, reset one copy at a time, and stepped again.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from potstill.tasks.spec import Task, make_gymnasium_env, rom_name
+
+
+@dataclass(frozen=True)
+class EpisodeSeeds:
+    """A seed for every episode. Training seeds are even and evaluation seeds odd: they can't meet."""
+
+    seed: int
+    stream: Literal["training", "evaluation"]
+
+    def __call__(self, env: int, episode: int) -> int:
+        """The 31-bit seed of the `episode`-th episode of copy `env`."""
+        drawn = np.random.SeedSequence([self.seed, env, episode]).generate_state(1, np.uint32)[0]
+        return 2 * (int(drawn) >> 2) + (self.stream == "evaluation")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An episode that has ended."""
+
+    env: int
+    episode: int
+    score: float
+    """The undiscounted, unclipped sum of rewards."""
+    length: int
+    """Control steps."""
+
+
+@dataclass
+class Envs:
+    """`num_envs` copies of a task. Reads: `observations`, `age`. Moves: `step`.
+
+    There are no dead rows between episodes: an ended copy is reset before `step` returns.
+    """
+
+    task: Task
+    num_envs: int
+    seeds: EpisodeSeeds
+    threads: int = 0
+    """Emulator threads (Atari); 0: one a core."""
+
+    observations: np.ndarray = field(init=False)
+    """(num_envs, *observation_shape): what each copy shows now."""
+    age: np.ndarray = field(init=False)
+    """(num_envs,) control steps since each copy's episode began: 0 at its first observation."""
+    episode: np.ndarray = field(init=False)
+    """(num_envs,) which of its episodes each copy is in."""
+
+    def __post_init__(self) -> None:
+        self._vector = _make_vector_env(self.task, self.num_envs, self.threads)
+        self._restart(np.zeros(self.num_envs, dtype=np.int64))
+
+    def step(self, actions: np.ndarray) -> list[Finished]:
+        """Take one action in every copy; returns the episodes that ended with it.
+
+        Args:
+            actions: (num_envs,) int64.
+        """
+        self.observations, rewards, terminations, truncations = self._step(actions)
+        for history, action in zip(self._actions, actions.tolist(), strict=True):
+            history.append(action)
+        self._scores += rewards
+        self.age += 1
+        ended = terminations | truncations
+        if not ended.any():
+            return []
+        finished = [
+            Finished(e, int(self.episode[e]), float(self._scores[e]), int(self.age[e]))
+            for e in np.flatnonzero(ended).tolist()
+        ]
+        self.episode[ended] += 1
+        self._begin(ended)
+        return finished
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is needed to come back to this moment, as JSON: episodes and the actions in them."""
+        return {"episode": self.episode.tolist(), "actions": [list(history) for history in self._actions]}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Come back to a `snapshot` by playing its actions again, all copies arriving together."""
+        histories: list[list[int]] = snapshot["actions"]
+        self._restart(np.asarray(snapshot["episode"], dtype=np.int64))
+        lengths = np.array([len(history) for history in histories])
+        longest = int(lengths.max(initial=0))
+        for tick in range(longest):
+            starting = lengths == longest - tick
+            if tick and starting.any():
+                self._begin(starting)
+            into = tick - (longest - lengths)
+            actions = [h[i] if i >= 0 else 0 for h, i in zip(histories, into.tolist(), strict=True)]
+            self.observations, rewards, terminations, truncations = self._step(np.array(actions, dtype=np.int64))
+            self._scores += rewards
+            idle = (terminations | truncations) & (into < 0)
+            if idle.any():  # a copy that waits for its turn came to an end meanwhile
+                self._begin(idle)
+        if (lengths == 0).any():
+            self._begin(lengths == 0)
+        self.age = lengths.astype(np.int64)
+        self._actions = [list(history) for history in histories]
+
+    def close(self) -> None:
+        self._vector.close()
+
+    def _restart(self, episode: np.ndarray) -> None:
+        self.episode = episode
+        self.age = np.zeros(self.num_envs, dtype=np.int64)
+        self._scores = np.zeros(self.num_envs)
+        self._actions: list[list[int]] = [[] for _ in range(self.num_envs)]
+        self._begin(np.ones(self.num_envs, dtype=bool))
+
+    def _begin(self, which: np.ndarray) -> None:
+        """Reset the copies of the (num_envs,) mask, each to the seed of the episode it is in."""
+        chosen = np.flatnonzero(which).tolist()
+        seeds = [self.seeds(env, int(self.episode[env])) for env in chosen]
+        if self.task.is_atari:
+            seed: Any = np.array(seeds, dtype=np.int64)
+        else:
+            by_env = dict(zip(chosen, seeds, strict=True))
+            seed = [by_env.get(env) for env in range(self.num_envs)]
+        observations, _ = self._vector.reset(seed=seed, options={"reset_mask": which} if not which.all() else None)
+        self.observations = self._cast(observations)
+        self.age[which] = 0
+        self._scores[which] = 0
+        for env in chosen:
+            self._actions[env] = []
+
+    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observations, rewards, terminations, truncations, _ = self._vector.step(actions)
+        return self._cast(observations), rewards, terminations, truncations
+
+    def _cast(self, observations: np.ndarray) -> np.ndarray:
+        return observations.astype(self.task.observation_dtype, copy=False)
+
+
+def _make_vector_env(task: Task, num_envs: int, threads: int) -> VectorEnv[Any, Any, Any]:
+    protocol = task.protocol
+    if not task.is_atari:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Gymnasium's advice about ids and dtypes
+            return SyncVectorEnv(
+                [lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
+            )
+    height, width = protocol.resolution or (84, 84)
+    return AtariVectorEnv(
+        rom_name(task.id),
+        num_envs,
+        num_threads=threads,
+        max_num_frames_per_episode=protocol.max_frames or 108_000,
+        repeat_action_probability=protocol.sticky or 0.0,
+        full_action_space=protocol.actions == "full",
+        autoreset_mode=AutoresetMode.NEXT_STEP,  # never reached: `Envs` resets an ended copy first
+        img_height=height,
+        img_width=width,
+        stack_num=protocol.stack,
+        frameskip=protocol.frame_skip or 4,
+        noop_max=protocol.noop_max or 0,
+        use_fire_reset=bool(protocol.fire_reset),
+        episodic_life=bool(protocol.life_loss),
+        reward_clipping=protocol.reward_clip,
+    )

@@ -1,0 +1,163 @@
+"""A task and the protocol it is played by: every setting named, so that it can be recorded."""
+
+import difflib
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+import ale_py
+import gymnasium
+import numpy as np
+from ale_py import roms
+
+from potstill.errors import PotstillError
+
+Act = Literal["greedy", "sample"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How episodes are played. `None`: the setting doesn't exist for this kind of task."""
+
+    name: str
+    act: Act = "greedy"
+    """"greedy": the best action. "sample": an action drawn from the policy's distribution."""
+    epsilon: float = 0.0
+    """Probability of a uniformly random action instead."""
+    starts: str = "reset"
+    noop_max: int | None = None
+    """Up to this many no-ops before the first decision (ALE's vector env draws 0 to noop_max - 1)."""
+    max_frames: int | None = None
+    """Emulator frames after which an episode is cut (108,000: 30 minutes)."""
+    sticky: float | None = None
+    frame_skip: int | None = None
+    stack: int = 1
+    resolution: tuple[int, int] | None = None
+    actions: str | None = None
+    fire_reset: bool | None = None
+    life_loss: bool | None = None
+    reward_clip: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """The settings as JSON, those that don't exist for the task left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+RUSU2016 = Protocol(
+    name="rusu2016",
+    epsilon=0.05,
+    starts="noop",
+    noop_max=30,
+    max_frames=108_000,
+    sticky=0.0,
+    frame_skip=4,
+    stack=4,
+    resolution=(84, 84),
+    actions="minimal",
+    fire_reset=True,
+    life_loss=False,
+)
+"""Policy Distillation's evaluation (Rusu et al. 2016, appendix), from no-op starts."""
+
+GYMNASIUM = Protocol(name="gymnasium")
+"""A Gymnasium id as registered: its own starts and time limit, no exploration."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to play: its id, its protocol, and the shapes a policy for it must have."""
+
+    id: str
+    protocol: Protocol
+    observation_shape: tuple[int, ...]
+    """Of one observation: (stack, height, width) uint8 frames on Atari, (n,) float32 elsewhere."""
+    num_actions: int
+
+    @property
+    def is_atari(self) -> bool:
+        return self.id.startswith("ALE/")
+
+    @property
+    def observation_dtype(self) -> type[np.generic]:
+        return np.uint8 if self.is_atari else np.float32
+
+    def under(self, **settings: Any) -> "Task":
+        """The same task with some settings of its protocol changed; its name then ends in "*"."""
+        changed = {k: v for k, v in settings.items() if v is not None and v != getattr(self.protocol, k)}
+        if not changed:
+            return self
+        name = self.protocol.name if changed.keys() <= {"act"} else self.protocol.name.rstrip("*") + "*"
+        return replace(self, protocol=replace(self.protocol, **changed, name=name))
+
+
+@cache
+def make_task(task_id: str) -> Task:
+    """The task of a Gymnasium id: `ALE/Pong-v5` (by ALE's vector env) or any id with discrete actions.
+
+    Raises:
+        PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
+    """
+    if task_id.startswith("ALE/"):
+        return Task(
+            id=task_id,
+            protocol=RUSU2016,
+            observation_shape=(RUSU2016.stack, *(RUSU2016.resolution or ())),
+            num_actions=_minimal_actions(rom_name(task_id)),
+        )
+    return _gymnasium_task(task_id)
+
+
+def rom_name(task_id: str) -> str:
+    """`ALE/MsPacman-v5` → `ms_pacman`.
+
+    Raises:
+        PotstillError: the game doesn't exist, or the id isn't of that form.
+    """
+    games = {name.replace("_", ""): name for name in roms.get_all_rom_ids()}
+    game, _, version = task_id.removeprefix("ALE/").partition("-")
+    if version == "v5" and game.lower() in games:
+        return games[game.lower()]
+    close = difflib.get_close_matches(game.lower(), games, n=1, cutoff=0.5)
+    hint = "".join(part.capitalize() for part in games[close[0]].split("_")) if close else "Pong"
+    raise PotstillError(f"--task {task_id}: no such Atari game; ids look like ALE/{hint}-v5")
+
+
+def _minimal_actions(rom: str) -> int:
+    with _quiet_ale():
+        ale = ale_py.ALEInterface()
+        path = roms.get_rom_path(rom)
+        if path is None:
+            raise PotstillError(f"ale-py has no ROM for {rom}; reinstall ale-py")
+        ale.loadROM(path)
+        return len(ale.getMinimalActionSet())
+
+
+class _quiet_ale:  # noqa: N801 — a context manager, used as a function
+    """ALE prints a banner for each emulator it starts."""
+
+    def __enter__(self) -> None:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+
+    def __exit__(self, *_: object) -> None:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)
+
+
+def make_gymnasium_env(task_id: str) -> gymnasium.Env[Any, Any]:
+    """`gymnasium.make`, with its many errors turned into one line."""
+    try:
+        return gymnasium.make(task_id)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
+    except gymnasium.error.Error as error:
+        raise PotstillError(f"--task {task_id}: {' '.join(str(error).split())}") from error
+
+
+def _gymnasium_task(task_id: str) -> Task:
+    env = make_gymnasium_env(task_id)
+    observations, actions = env.observation_space, env.action_space
+    env.close()
+    if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
+        raise PotstillError(f"--task {task_id} has actions {actions}; only discrete ones are played so far")
+    if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
+        raise PotstillError(f"--task {task_id} has observations {observations}; only vectors are seen so far")
+    return Task(task_id, GYMNASIUM, observations.shape, int(actions.n))

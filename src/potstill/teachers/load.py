@@ -1,0 +1,51 @@
+"""From a file to a policy, by what the file is."""
+
+import zipfile
+from pathlib import Path
+
+from potstill import artifact
+from potstill.errors import PotstillError
+from potstill.policy import Policy
+from potstill.teachers import sb3, state_dict
+
+
+def load(path: str | Path) -> Policy:
+    """Load a policy: our own .safetensors, a Stable-Baselines3 DQN, PPO or A2C zip, or a state dict
+    in .safetensors (`pytorch-a2c-ppo-acktr`'s or Stable-Baselines3's names).
+
+    No code in the file is run, and its sizes are checked before memory is taken for them.
+
+    Raises:
+        PotstillError: it is none of these, or can't be loaded safely; the message says what it is.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise PotstillError(f"{path} is a folder: name the policy file in it")
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    if start.startswith(b"PK"):
+        return _load_zip(path)
+    if start[:1] == b"\x80" or start[:2] in (b"\x8a\x0a", b"(d", b"ct"):
+        raise PotstillError(f"{path} is a pickle, which can run code when read: save its state dict as .safetensors")
+    metadata, shapes = artifact.read_metadata(path)
+    if artifact.KEY in metadata:
+        return Policy.from_file(path)
+    return state_dict.load(path, metadata, shapes)
+
+
+def _load_zip(path: Path) -> Policy:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise PotstillError(f"{path} is a damaged zip ({error})") from error
+    if "data" in names and "policy.pth" in names:
+        return sb3.load(path)
+    if any(name.endswith("data.pkl") for name in names):
+        raise PotstillError(
+            f"{path} is a PyTorch pickle, which can run code when read: save its state dict as .safetensors"
+        )
+    raise PotstillError(f"{path} is a zip, but not Stable-Baselines3's (no data and policy.pth in it)")

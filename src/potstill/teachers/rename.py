@@ -1,0 +1,88 @@
+"""Another library's tensors under our names."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from potstill.errors import PotstillError
+from potstill.networks import NetworkSpec
+from potstill.networks.spec import Activation
+from potstill.policy import Meaning, Policy
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def layers(prefix: str, names: Iterable[str]) -> list[str]:
+    """The layers `prefix.0`, `prefix.2`, … among tensor names, in the order they are run."""
+    found = {m[1] for name in names if (m := re.fullmatch(rf"({re.escape(prefix)}\.[0-9]+)\.weight", name))}
+    return sorted(found, key=lambda layer: int(layer.rpartition(".")[2]))
+
+
+def to_policy(
+    path: Path,
+    shapes: Shapes,
+    chain: list[str],
+    outputs_are: Meaning,
+    activation: Activation,
+    task: str | None,
+    provenance: dict[str, object],
+) -> tuple[Policy, dict[str, str]]:
+    """A policy without weights for a chain of layers, and our name for each of their tensors.
+
+    Args:
+        path: the file, for messages.
+        shapes: each tensor's shape, by its name in the file.
+        chain: the layers from observation to outputs; the last is the head.
+        outputs_are: what the outputs mean.
+        activation: between the layers.
+        task: the task's id, if known.
+        provenance: where the file came from.
+
+    Raises:
+        PotstillError: the chain isn't a network of ours.
+    """
+    weights = [shapes.get(f"{layer}.weight", ()) for layer in chain]
+    convs = [shape for shape in weights if len(shape) == 4]
+    linear = [shape for shape in weights if len(shape) == 2]
+    if len(convs) + len(linear) != len(chain) or not linear or len(convs) not in (0, 3):
+        raise PotstillError(f"{path}: its layers are neither a Nature CNN nor an MLP (weights {weights})")
+    spec = NetworkSpec(
+        "cnn" if convs else "mlp",
+        tuple(shape[0] for shape in convs),
+        tuple(shape[0] for shape in linear[:-1]),
+        "relu" if convs else activation,
+    )
+    NetworkSpec.parse(str(spec))  # refuses absurd widths
+    observation_shape = (convs[0][1], 84, 84) if convs else (linear[0][1],)
+    with torch.device("meta"):
+        policy = Policy.new(
+            spec,
+            outputs_are,
+            observation_shape,
+            "uint8" if convs else "float32",
+            linear[-1][0],
+            task=task,
+            provenance=provenance,
+        )
+    ours = [name for name, module in policy.network.named_modules() if hasattr(module, "weight")]
+    names = {
+        f"{theirs}.{kind}": f"{our}.{kind}"
+        for theirs, our in zip(chain, ours, strict=True)
+        for kind in ("weight", "bias")
+    }
+    expected = {name: tuple(tensor.shape) for name, tensor in policy.network.state_dict().items()}
+    for theirs, our in names.items():
+        if shapes.get(theirs) != expected[our]:
+            raise PotstillError(f"{path}: tensor {theirs} is {shapes.get(theirs, 'missing')}, expected {expected[our]}")
+    return policy, names
+
+
+def fill(policy: Policy, names: dict[str, str], tensors: dict[str, Tensor]) -> Policy:
+    """Give the policy its weights."""
+    state = {our: tensors[theirs].to(torch.float32).contiguous() for theirs, our in names.items()}
+    policy.network.load_state_dict(state, assign=True)
+    policy.network.requires_grad_(False)
+    return policy
