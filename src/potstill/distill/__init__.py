@@ -1,0 +1,1 @@
+"""The one loop, and what runs it from a teacher's file to a result."""

@@ -1,0 +1,159 @@
+"""The loop: the teacher plays and labels, the students learn.
+
+Each hour of play (54,000 control steps) is followed by its updates, as in Rusu et al. 2016, section
+3. Several students learn from the same minibatches. It is a generator: whoever drives it logs,
+saves, shows progress and stops.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from potstill.distill.options import STEPS_PER_HOUR, Options
+from potstill.losses import LOSSES
+from potstill.memory import Replay
+from potstill.policy import Policy, choose
+from potstill.tasks import Envs
+
+REPORT_EVERY = 50
+"""Updates between two progress records."""
+
+
+@dataclass
+class Student:
+    """A policy that learns."""
+
+    name: str
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+
+
+@dataclass
+class State:
+    """All that changes while the loop runs, and so all that a checkpoint holds."""
+
+    envs: Envs
+    memory: Replay
+    students: list[Student]
+    play_rng: np.random.Generator
+    sample_rng: np.random.Generator
+    hours: int = 0
+    """Hours begun and done, the last may be a fraction."""
+    updates: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "label": 0.0, "learn": 0.0})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop is doing. At stage "hour" an hour is complete: the moment to save."""
+
+    stage: str
+    done: int
+    total: int
+    hour: int
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean loss of each student since the last record."""
+    agreement: dict[str, float] = field(default_factory=dict)
+    """Share of the minibatches' states on which a student's best action is the teacher's."""
+
+
+def num_hours(options: Options) -> int:
+    """Hours begun."""
+    return math.ceil(options.hours)
+
+
+def rows_until(hour: float, options: Options) -> int:
+    """Rows of play (one control step of every environment) until the end of an hour."""
+    return round(min(hour, options.hours) * STEPS_PER_HOUR / options.envs)
+
+
+def updates_until(hour: float, options: Options) -> int:
+    """Updates until the end of an hour."""
+    return round(min(hour, options.hours) * options.updates)
+
+
+def distill(
+    teacher: Policy, state: State, options: Options, temperature: float, bf16: bool
+) -> Iterator[Progress]:
+    """Play and learn from `state` on until the options' hours are done.
+
+    Args:
+        teacher: plays and labels; it never changes.
+        state: changed in place.
+        options: hours, updates, loss and the rest.
+        temperature: of the loss.
+        bf16: whether updates are computed in bfloat16 (weights stay float32).
+    """
+    while state.hours < num_hours(options):
+        hour = state.hours + 1
+        yield from _play(teacher, state, rows_until(hour, options), hour, options)
+        yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16)
+        state.hours = hour
+        yield Progress("hour", hour, num_hours(options), hour)
+
+
+def _play(teacher: Policy, state: State, rows: int, hour: int, options: Options) -> Iterator[Progress]:
+    envs, memory = state.envs, state.memory
+    while memory.rows < rows:
+        start = time.perf_counter()
+        outputs = teacher.outputs(envs.observations)
+        labelled = time.perf_counter()
+        memory.add(envs.observations, envs.age, outputs)
+        envs.step(choose(outputs, options.play_epsilon, state.play_rng, options.act))
+        state.seconds["label"] += labelled - start
+        state.seconds["play"] += time.perf_counter() - labelled
+        if memory.rows % REPORT_EVERY == 0:
+            total = rows_until(options.hours, options)
+            yield Progress("play", memory.rows * options.envs, total * options.envs, hour)
+
+
+def _learn(
+    state: State, updates: int, hour: int, options: Options, temperature: float, bf16: bool
+) -> Iterator[Progress]:
+    loss_of = LOSSES[options.loss]
+    total = updates_until(options.hours, options)
+    sums: dict[str, torch.Tensor] = {}
+    start, since = time.perf_counter(), state.updates
+    while state.updates < updates:
+        observations, labels = state.memory.sample(options.batch, state.sample_rng)
+        observations, labels = observations.to(options.device), labels.to(options.device)
+        best = labels.argmax(-1)
+        rate = learning_rate(state.updates, total, options)
+        for student in state.students:
+            with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
+                outputs = student.policy.network(observations)
+            outputs = outputs.float()
+            loss = loss_of(outputs, labels, temperature).mean()
+            for group in student.optimizer.param_groups:
+                group["lr"] = rate
+            student.optimizer.zero_grad()
+            loss.backward()
+            student.optimizer.step()
+            with torch.no_grad():
+                now = torch.stack([loss.detach(), (outputs.argmax(-1) == best).float().mean()])
+                sums[student.name] = sums[student.name] + now if student.name in sums else now
+        state.updates += 1
+        if state.updates % REPORT_EVERY == 0 or state.updates == updates:
+            means = {name: (value / (state.updates - since)).tolist() for name, value in sums.items()}
+            state.seconds["learn"] += time.perf_counter() - start
+            losses, agreement = ({name: mean[i] for name, mean in means.items()} for i in (0, 1))
+            yield Progress("learn", state.updates, total, hour, losses, agreement)
+            sums, start, since = {}, time.perf_counter(), state.updates
+
+
+def learning_rate(update: int, total: int, options: Options) -> float:
+    """The rate of the `update`-th of `total` updates."""
+    peak = options.learning_rate or {"adam": 1e-3, "rmsprop": 2.5e-4}[options.optimizer]
+    return peak if options.schedule == "constant" else peak * 0.5 * (1 + math.cos(math.pi * update / total))
+
+
+def make_optimizer(policy: Policy, options: Options) -> torch.optim.Optimizer:
+    """The optimiser of one student."""
+    parameters = policy.network.parameters()
+    if options.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=learning_rate(0, 1, options))
+    return torch.optim.Adam(parameters, lr=learning_rate(0, 1, options), fused=True)

@@ -1,0 +1,100 @@
+"""Everything that decides what a distillation run computes."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill.errors import PotstillError
+
+STEPS_PER_HOUR = 54_000
+"""Control steps in an hour of play: 15 a second (Rusu et al. 2016)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to distil, and how."""
+
+    teacher: Path
+    """The policy to distil: a potstill file, a Stable-Baselines3 zip, or a state dict in .safetensors."""
+    student: tuple[str, ...]
+    """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
+    or NAME=NETWORK."""
+    task: str | None = None
+    """What to play: ALE/Pong-v5, CartPole-v1, … Default: what the teacher's file says."""
+    loss: Literal["kl", "nll", "mse"] = "kl"
+    """kl: match the sharpened distribution; nll: the teacher's best action; mse: its outputs."""
+    temperature: float | None = None
+    """Divides the teacher's outputs in the KL loss. Default: 0.01 for Q-values, 1 for logits."""
+    hours: float = 3.0
+    """Hours of play to learn from; one is 54,000 control steps."""
+    updates: int = 2500
+    """Minibatch updates after each hour of play (the paper: 10,000)."""
+    batch: int = 256
+    """Samples in a minibatch."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """rmsprop is the paper's."""
+    learning_rate: float | None = None
+    """Default: 1e-3 for adam, 2.5e-4 for rmsprop."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes: down to 0 along a cosine, or not at all."""
+    envs: int = 60
+    """Copies of the task played in step."""
+    play_epsilon: float = 0.05
+    """Probability of a random action while the teacher plays for its students."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Whether policies take their best action or draw from their distribution, in play and in evaluation."""
+    memory_hours: float = 10.0
+    """Hours of play held in memory."""
+    episodes: int = 100
+    """Episodes a score is measured on, for the teacher and each student."""
+    seed: int = 0
+    """Of everything: the same seed, machine and threads give the same weights."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the students' updates. auto: bf16 for CNNs on hardware that has it."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks are computed."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def check(self) -> None:
+        """Refuse values that can't work.
+
+        Raises:
+            PotstillError: naming the flag.
+        """
+        for name in ("hours", "updates", "batch", "envs", "memory_hours", "episodes", "temperature", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise PotstillError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        if not 0 <= self.play_epsilon <= 1:
+            raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+        if self.hours * STEPS_PER_HOUR < 4 * self.envs:
+            raise PotstillError(f"--hours {self.hours}: less than four steps for each of {self.envs} environments")
+
+    def record(self) -> dict[str, Any]:
+        """The options as JSON."""
+        return {f.name: str(v) if isinstance(v := getattr(self, f.name), Path) else v for f in fields(self)}
+
+
+def name_students(specs: tuple[str, ...]) -> dict[str, str]:
+    """`net3 net3 small=net1` → {"net3": "net3", "net3-2": "net3", "small": "net1"}.
+
+    Raises:
+        PotstillError: a name that can't be a file's name, or that is given twice.
+    """
+    named: dict[str, str] = {}
+    for text in specs:
+        name, equals, spec = text.rpartition("=")
+        spec, name = (spec, name) if equals else (text, text.replace(":", "_"))
+        if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+            raise PotstillError(f"--student {text}: a name is letters, digits, '-', '_' and '.'")
+        if equals and name in named:
+            raise PotstillError(f"--student {text}: there is a student {name} already")
+        unique, count = name, 1
+        while unique in named:
+            count += 1
+            unique = f"{name}-{count}"
+        named[unique] = spec
+    return named

@@ -1,0 +1,334 @@
+"""A whole run: from the teacher's file to students, their scores and `result.json`.
+
+    runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
+               /checkpoint/    where to go on from     students/       policy files
+               /result.json    the numbers
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill.distill import checkpoint
+from potstill.distill.loop import Progress, State, Student, distill, make_optimizer, rows_until
+from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
+from potstill.errors import PotstillError
+from potstill.evaluate import Score, normalised, play_episodes, random_policy, relative
+from potstill.files import read_json, sha256, write_json
+from potstill.memory import Replay
+from potstill.networks import NetworkSpec
+from potstill.policy import Policy
+from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
+from potstill.teachers import load
+from potstill.version import __version__
+
+SCHEMA = 1
+AGREEMENT_EVERY = 4
+"""Agreement is counted on each fourth of the teacher's steps: neighbours are nearly the same."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options with every default resolved."""
+
+    options: Options
+    teacher: Policy
+    teacher_sha256: str
+    task: Task
+    students: dict[str, NetworkSpec]
+    temperature: float
+    bf16: bool
+    threads: int
+
+    def record(self) -> dict[str, Any]:
+        """What decides the weights, as JSON: `config.json`'s part that a resumed run must share."""
+        return {
+            **self.options.record(),
+            "student": {name: str(spec) for name, spec in self.students.items()},
+            "task": self.task.id,
+            "temperature": self.temperature,
+            "precision": "bf16" if self.bf16 else "fp32",
+            "threads": self.threads,
+            "teacher_sha256": self.teacher_sha256,
+            "protocol": self.task.protocol.record(),
+        }
+
+
+def plan(options: Options) -> Plan:
+    """Resolve the options and check them against the teacher and its task, before any work starts.
+
+    Raises:
+        PotstillError: something doesn't fit; the message names it.
+    """
+    options.check()
+    teacher = load(options.teacher)
+    task_id = options.task or teacher.task
+    if task_id is None:
+        raise PotstillError(f"{options.teacher} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    task = make_task(task_id).under(act=options.act)
+    check_plays(teacher, task, str(options.teacher))
+    if options.act == "sample" and (teacher.outputs_are == "q" or options.loss == "mse"):
+        raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
+    students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
+    for spec in students.values():
+        with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
+            Policy.new(spec, "logits", task.observation_shape, teacher.observation_dtype, task.num_actions)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise PotstillError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
+        raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and _has_bf16(options.device))
+    return Plan(
+        options=options,
+        teacher=teacher,
+        teacher_sha256=sha256(options.teacher),
+        task=task,
+        students=students,
+        temperature=options.temperature or teacher.temperature,
+        bf16=bf16,
+        threads=options.threads or os.cpu_count() or 1,
+    )
+
+
+def check_plays(policy: Policy, task: Task, name: str) -> None:
+    """Check that a policy fits a task.
+
+    Raises:
+        PotstillError: its observations or actions are others than the task's.
+    """
+    if policy.observation_shape != task.observation_shape or policy.num_actions != task.num_actions:
+        raise PotstillError(
+            f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
+            f" {task.id} shows {task.observation_shape} and has {task.num_actions}: name its own task with --task"
+        )
+
+
+def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
+    """Distil, evaluate, write everything to `out`. Complete when the iterator ends.
+
+    Args:
+        plan: of `plan(options)`.
+        out: the run directory.
+        resume: go on from `out`'s checkpoint.
+        command: what was typed, for the record.
+
+    Raises:
+        PotstillError: `out` holds another run, or can't be written.
+    """
+    begun = time.perf_counter()
+    _open_run_directory(plan, out, resume, command)
+    if (out / "result.json").exists():
+        return
+    torch.set_num_threads(plan.threads)
+    plan.teacher.to(plan.options.device)
+    state = new_state(plan)
+    before = 0.0
+    if resume and checkpoint.exists(out / "checkpoint"):
+        checkpoint.load(out / "checkpoint", state, plan.options)
+        before = state.seconds.get("total", 0.0)
+    with (out / "metrics.jsonl").open("r+b" if (out / "metrics.jsonl").exists() else "w+b") as metrics:
+        _rewind(metrics, state.hours)
+        for progress in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16):
+            if progress.stage == "learn":
+                line = {"hour": progress.hour, "update": progress.done, "loss": progress.losses, "agreement": progress.agreement}
+                metrics.write(json.dumps(line).encode() + b"\n")
+                metrics.flush()
+            if progress.stage == "hour":
+                state.seconds["total"] = before + time.perf_counter() - begun
+                os.fsync(metrics.fileno())
+                checkpoint.save(out / "checkpoint", state, plan.options)
+            yield progress
+    state.envs.close()
+    students = {student.name: student.policy for student in state.students}
+    for name, policy in students.items():
+        policy.network.requires_grad_(False)
+        policy.save(out / "students" / f"{name}.safetensors")
+    budget = {"teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs, "updates": state.updates}
+    seconds = state.seconds
+    del state  # the memory: gigabytes that evaluation doesn't need
+    evaluation = time.perf_counter()
+    evaluated = yield from _evaluate(plan, students)
+    seconds["evaluate"] = time.perf_counter() - evaluation
+    seconds["total"] = before + time.perf_counter() - begun
+    result = {
+        "schema": SCHEMA,
+        "command": command,
+        "seed": plan.options.seed,
+        "versions": versions(),
+        "machine": machine(plan.threads),
+        "protocol": plan.task.protocol.record(),
+        **evaluated,
+        "budget": {**budget, "seconds": seconds},
+    }
+    write_json(out / "result.json", result)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+
+
+def new_state(plan: Plan) -> State:
+    """Environments, an empty memory and fresh students, all from the seed."""
+    options, task = plan.options, plan.task
+    rows = max(rows_until(min(options.hours, options.memory_hours), options), task.protocol.stack)
+    play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
+    students: list[Student] = []
+    outputs_are = plan.teacher.outputs_are if options.loss == "mse" else "logits"
+    for index, (name, spec) in enumerate(plan.students.items()):
+        provenance = {
+            "method": "policy distillation (Rusu et al. 2016)",
+            "teacher": options.teacher.name,
+            "teacher_sha256": plan.teacher_sha256,
+            "loss": options.loss,
+            "temperature": plan.temperature,
+            "hours": options.hours,
+            "seed": options.seed,
+            "potstill": __version__,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
+            policy = Policy.new(
+                spec, outputs_are, task.observation_shape, plan.teacher.observation_dtype, task.num_actions,
+                task=task.id, provenance=provenance,
+            )  # fmt: skip
+        policy.to(options.device)
+        students.append(Student(name, policy, make_optimizer(policy, options)))
+    return State(
+        envs=Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads),
+        memory=Replay(
+            rows, options.envs, task.observation_shape, task.protocol.stack, task.observation_dtype, task.num_actions
+        ),
+        students=students,
+        play_rng=play_rng,
+        sample_rng=sample_rng,
+    )
+
+
+def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, None, dict[str, Any]]:
+    """Score chance, the teacher and the students by the same protocol; count agreement on the teacher's states."""
+    options, task, teacher = plan.options, plan.task, plan.teacher
+    other = task.under(act="sample" if options.act == "greedy" else "greedy")
+    both_modes = teacher.outputs_are == "logits"
+    total = options.episodes * (2 + both_modes + len(students))
+    done = 0
+
+    def score(policy: Policy, task: Task) -> Generator[Progress, None, Score]:
+        nonlocal done
+        returns: list[float] = []
+        for tick, moment in enumerate(play_episodes(policy, task, options.episodes, options.seed, plan.threads)):
+            returns += [finished.score for finished in moment.finished]
+            done += len(moment.finished)
+            if policy is teacher and task is plan.task and tick % AGREEMENT_EVERY == 0:
+                seen, best = moment.observations[moment.live], moment.outputs[moment.live].argmax(-1)
+                agreed["states"] += len(best)
+                for name, student in students.items():
+                    agreed[name] += int((student.outputs(seen).argmax(-1) == best).sum())
+            if moment.finished or tick % 50 == 0:
+                yield Progress("evaluate", done, total, options.hours.__ceil__())
+        return Score(tuple(returns))
+
+    agreed = dict.fromkeys(["states", *students], 0)
+    random_score = yield from score(random_policy(task), task.under(act="sample", epsilon=1.0))
+    teacher_score = yield from score(teacher, task)
+    teacher_record: dict[str, Any] = {
+        "name": options.teacher.stem,
+        "task": task.id,
+        "file": str(options.teacher),
+        "sha256": plan.teacher_sha256,
+        "network": str(teacher.spec),
+        "parameters": teacher.num_parameters,
+        "outputs": teacher.outputs_are,
+        "score": teacher_score.record(),
+    }
+    if both_modes:
+        other_score = yield from score(teacher, other)
+        teacher_record["other_act"] = {"act": other.protocol.act, "score": other_score.record()}
+    records: list[dict[str, Any]] = []
+    for name, student in students.items():
+        student_score = yield from score(student, task)
+        ratio = relative(student_score, teacher_score)
+        share = normalised(student_score, teacher_score, random_score)
+        records.append(
+            {
+                "name": name,
+                "spec": str(student.spec),
+                "parameters": student.num_parameters,
+                "file": f"students/{name}.safetensors",
+                "loss": options.loss,
+                "temperature": plan.temperature,
+                "seed": options.seed,
+                "tasks": [
+                    {
+                        "task": task.id,
+                        "score": student_score.record(),
+                        "relative": ratio and ratio.record(),
+                        "normalised": share and share.record(),
+                        "random": random_score.mean,
+                        "agreement": agreed[name] / agreed["states"],
+                    }
+                ],
+            }
+        )
+    return {"teachers": [teacher_record], "students": records, "random": random_score.record()}
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    packages = ("torch", "numpy", "gymnasium", "ale-py")
+    installed = {name: importlib.metadata.version(name) for name in packages}
+    return {"potstill": __version__, "python": platform.python_version(), **installed}
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the seconds were measured on."""
+    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), "threads": threads}
+
+
+def _open_run_directory(plan: Plan, out: Path, resume: bool, command: list[str]) -> None:
+    config = out / "config.json"
+    record = plan.record()
+    if not resume:
+        if config.exists() or (out.exists() and any(out.iterdir())):
+            raise PotstillError(f"--out {out} is not empty: add --resume to go on with it, or choose another folder")
+        write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
+        return
+    if not config.exists():
+        raise PotstillError(f"--resume: there is no run in {out}; leave --resume out to start one")
+    before = read_json(config)
+    before = before.get("run", {}) if isinstance(before, dict) else {}
+    now = json.loads(json.dumps(record))
+    for key in {**before, **now}:
+        if key != "teacher" and before.get(key) != now.get(key):
+            raise PotstillError(
+                f"--resume: {out} was begun with {key.replace('_', '-')} {before.get(key)}, not {now.get(key)};"
+                " repeat its options, or choose another --out"
+            )
+
+
+def _rewind(metrics: Any, hours: int) -> None:
+    """Drop the lines of hours that will be run again."""
+    lines = metrics.read().splitlines(keepends=True)
+    kept = 0
+    for line in lines:
+        try:
+            if json.loads(line)["hour"] > hours:
+                break
+        except (ValueError, KeyError):  # cut off by a kill
+            break
+        kept += len(line)
+    metrics.seek(kept)
+    metrics.truncate()
+
+
+def _has_bf16(device: str) -> bool:
+    """Whether bfloat16 arithmetic is in the hardware (elsewhere it is emulated, and slower)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,71 @@
+"""Means and ratios of episode returns with bootstrap confidence intervals."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % confidence interval."""
+
+    mean: float
+    ci95: tuple[float, float]
+
+    def record(self) -> dict[str, Any]:
+        return {"mean": self.mean, "ci95": list(self.ci95)}
+
+
+@dataclass(frozen=True)
+class Score:
+    """The returns of a policy's episodes."""
+
+    returns: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.returns))
+
+    def record(self) -> dict[str, Any]:
+        """Mean, 95 % CI, number of episodes and every return, as JSON."""
+        estimate = _bootstrap([self], lambda sample, axis=-1: sample.mean(axis))
+        return {**estimate.record(), "episodes": len(self.returns), "returns": list(self.returns)}
+
+
+def relative(student: Score, teacher: Score) -> Estimate | None:
+    """student / teacher, the paper's measure; None where the teacher's mean isn't positive: a ratio to it says nothing."""
+    if teacher.mean <= 0:
+        return None
+    return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
+
+
+def normalised(student: Score, teacher: Score, random: Score) -> Estimate | None:
+    """(student − random) / (teacher − random): 1 plays as well as the teacher, 0 as well as chance.
+
+    None where the teacher is no better than chance.
+    """
+    if teacher.mean <= random.mean:
+        return None
+    return _bootstrap(
+        [student, teacher, random],
+        lambda s, t, r, axis=-1: (s.mean(axis) - r.mean(axis)) / (t.mean(axis) - r.mean(axis)),
+    )
+
+
+def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
+    """Percentile bootstrap; the samples are resampled independently, the seed is fixed."""
+    samples = [np.asarray(score.returns, dtype=np.float64) for score in scores]
+    value = float(statistic(*samples))
+    if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
+        return Estimate(value, (value, value))
+    samples = [np.repeat(sample, 2) if len(sample) < 2 else sample for sample in samples]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = bootstrap(
+            samples, statistic, n_resamples=RESAMPLES, vectorized=True, paired=False, method="percentile", rng=0
+        )
+    low, high = result.confidence_interval
+    return Estimate(value, (float(low), float(high)))
