@@ -32,7 +32,7 @@ class Policy:
     observation_dtype: Literal["uint8", "float32"]
     task: str | None = None
     """The id of the task it was trained for, where its file says so."""
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     """Where it came from, as JSON."""
 
     @classmethod
@@ -59,7 +59,7 @@ class Policy:
 
     @property
     def temperature(self) -> float:
-        """The distillation temperature its outputs ask for: 0.01 sharpens Q-values, logits are a distribution already."""
+        """The distillation temperature its outputs ask for: Q-values are sharpened, logits are a distribution already."""
         return 0.01 if self.outputs_are == "q" else 1.0
 
     def to(self, device: str) -> "Policy":
@@ -153,14 +153,17 @@ class Policy:
             raise ValueError(f"observation shape {shape}")
         if dtype not in ("uint8", "float32"):
             raise ValueError(f"observation dtype {dtype}")
+        if not isinstance(description["network"], str):
+            raise ValueError(f"network {description['network']}")
         if description["outputs"] not in ("q", "logits"):
             raise ValueError(f"outputs {description['outputs']}")
         num_actions = description["num_actions"]
         if type(num_actions) is not int or not 1 <= num_actions <= 4096:
             raise ValueError(f"num_actions {num_actions}")
         task, provenance = description["task"], description["provenance"]
-        if not (task is None or isinstance(task, str)) or not isinstance(provenance, dict):
-            raise ValueError("task or provenance of the wrong kind")
+        # Gymnasium imports what stands before a colon in an id: a file may not ask for that.
+        if not (task is None or (isinstance(task, str) and ":" not in task)) or not isinstance(provenance, dict):
+            raise ValueError(f"task {str(task)[:60]!r} or provenance")
         with torch.device("meta"):
             return cls.new(
                 NetworkSpec.parse(description["network"]),
@@ -176,10 +179,10 @@ class Policy:
 def choose(
     outputs: Float[Tensor, "batch actions"], epsilon: float, rng: np.random.Generator, act: Act = "greedy"
 ) -> Int64[np.ndarray, " batch"]:
-    """Actions from outputs: greedy or sampled from softmax(outputs), each replaced by a random one with probability ε."""
+    """Actions from outputs: the best or drawn from softmax(outputs); with probability ε a random one instead."""
     batch, num_actions = outputs.shape
     if act == "sample":
-        gumbel = torch.from_numpy(rng.gumbel(size=(batch, num_actions)))
+        gumbel = torch.as_tensor(rng.gumbel(size=(batch, num_actions)))
         actions = (outputs + gumbel).argmax(-1).numpy()  # the Gumbel-max trick: a draw from softmax(outputs)
     else:
         actions = outputs.argmax(-1).numpy()

@@ -14,13 +14,19 @@ import numpy as np
 import torch
 
 from potstill.distill.options import STEPS_PER_HOUR, Options
+from potstill.evaluate import play_threads
 from potstill.losses import LOSSES
 from potstill.memory import Replay
+from potstill.networks import scale, standardise
 from potstill.policy import Policy, choose
 from potstill.tasks import Envs
 
 REPORT_EVERY = 50
 """Updates between two progress records."""
+STANDARDISE_ON = 512
+"""Observations from which students are initialised."""
+WARMUP = 0.02
+"""Share of the updates over which the cosine schedule first rises: the first ones decide whether a student wakes."""
 
 
 @dataclass
@@ -77,7 +83,7 @@ def updates_until(hour: float, options: Options) -> int:
 
 
 def distill(
-    teacher: Policy, state: State, options: Options, temperature: float, bf16: bool
+    teacher: Policy, state: State, options: Options, temperature: float, bf16: bool, threads: int
 ) -> Iterator[Progress]:
     """Play and learn from `state` on until the options' hours are done.
 
@@ -87,10 +93,13 @@ def distill(
         options: hours, updates, loss and the rest.
         temperature: of the loss.
         bf16: whether updates are computed in bfloat16 (weights stay float32).
+        threads: of arithmetic.
     """
     while state.hours < num_hours(options):
         hour = state.hours + 1
+        torch.set_num_threads(play_threads(teacher, threads))
         yield from _play(teacher, state, rows_until(hour, options), hour, options)
+        torch.set_num_threads(threads)
         yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16)
         state.hours = hour
         yield Progress("hour", hour, num_hours(options), hour)
@@ -116,12 +125,18 @@ def _learn(
 ) -> Iterator[Progress]:
     loss_of = LOSSES[options.loss]
     total = updates_until(options.hours, options)
+    if state.updates == 0:
+        observations, _ = state.memory.sample(STANDARDISE_ON, state.sample_rng)
+        for student in state.students:
+            standardise(student.policy.network, observations.to(options.device))
     sums: dict[str, torch.Tensor] = {}
     start, since = time.perf_counter(), state.updates
     while state.updates < updates:
         observations, labels = state.memory.sample(options.batch, state.sample_rng)
         observations, labels = observations.to(options.device), labels.to(options.device)
         best = labels.argmax(-1)
+        if observations.dtype == torch.uint8:  # once for all students
+            observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
         rate = learning_rate(state.updates, total, options)
         for student in state.students:
             with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
@@ -147,13 +162,15 @@ def _learn(
 
 def learning_rate(update: int, total: int, options: Options) -> float:
     """The rate of the `update`-th of `total` updates."""
-    peak = options.learning_rate or {"adam": 1e-3, "rmsprop": 2.5e-4}[options.optimizer]
-    return peak if options.schedule == "constant" else peak * 0.5 * (1 + math.cos(math.pi * update / total))
+    peak = options.learning_rate or {"adam": 1.5e-3, "rmsprop": 2.5e-4}[options.optimizer]
+    if options.schedule == "constant":
+        return peak
+    return peak * min(1.0, (update + 1) / (WARMUP * total)) * 0.5 * (1 + math.cos(math.pi * update / total))
 
 
 def make_optimizer(policy: Policy, options: Options) -> torch.optim.Optimizer:
-    """The optimiser of one student."""
+    """The optimiser of one student; its rate is set at each update."""
     parameters = policy.network.parameters()
     if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=learning_rate(0, 1, options))
-    return torch.optim.Adam(parameters, lr=learning_rate(0, 1, options), fused=True)
+        return torch.optim.RMSprop(parameters, lr=0.0)
+    return torch.optim.Adam(parameters, lr=0.0, fused=True)

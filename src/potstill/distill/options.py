@@ -27,16 +27,16 @@ class Options:
     """Divides the teacher's outputs in the KL loss. Default: 0.01 for Q-values, 1 for logits."""
     hours: float = 3.0
     """Hours of play to learn from; one is 54,000 control steps."""
-    updates: int = 2500
+    updates: int = 5000
     """Minibatch updates after each hour of play (the paper: 10,000)."""
-    batch: int = 256
+    batch: int = 128
     """Samples in a minibatch."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """rmsprop is the paper's."""
     learning_rate: float | None = None
-    """Default: 1e-3 for adam, 2.5e-4 for rmsprop."""
+    """Default: 1.5e-3 for adam, 2.5e-4 for rmsprop."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes: down to 0 along a cosine, or not at all."""
+    """cosine: a short rise, then down to 0; constant: none of it."""
     envs: int = 60
     """Copies of the task played in step."""
     play_epsilon: float = 0.05
@@ -62,7 +62,16 @@ class Options:
         Raises:
             PotstillError: naming the flag.
         """
-        for name in ("hours", "updates", "batch", "envs", "memory_hours", "episodes", "temperature", "learning_rate"):
+        for name in (
+            "hours",
+            "updates",
+            "batch",
+            "envs",
+            "memory_hours",
+            "episodes",
+            "temperature",
+            "learning_rate",
+        ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise PotstillError(f"--{name.replace('_', '-')} {value}: must be above 0")

@@ -1,8 +1,8 @@
 """A whole run: from the teacher's file to students, their scores and `result.json`.
 
-    runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
-               /checkpoint/    where to go on from     students/       policy files
-               /result.json    the numbers
+runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
+           /checkpoint/    where to go on from     students/       policy files
+           /result.json    the numbers
 """
 
 import importlib.metadata
@@ -20,15 +20,16 @@ import numpy as np
 import torch
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import Progress, State, Student, distill, make_optimizer, rows_until
+from potstill.distill.loop import Progress, State, Student, distill, make_optimizer, num_hours, rows_until
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.errors import PotstillError
-from potstill.evaluate import Score, normalised, play_episodes, random_policy, relative
+from potstill.evaluate import Player, Score, normalised, play_episodes, random_player, relative
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
 from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
+from potstill.tasks.spec import Act
 from potstill.teachers import load
 from potstill.version import __version__
 
@@ -83,8 +84,7 @@ def plan(options: Options) -> Plan:
     for spec in students.values():
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
             Policy.new(spec, "logits", task.observation_shape, teacher.observation_dtype, task.num_actions)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise PotstillError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    check_device(options.device)
     if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and _has_bf16(options.device))
@@ -98,6 +98,16 @@ def plan(options: Options) -> Plan:
         bf16=bf16,
         threads=options.threads or os.cpu_count() or 1,
     )
+
+
+def check_device(device: str) -> None:
+    """Check that a device is there.
+
+    Raises:
+        PotstillError: it isn't.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PotstillError("--device cuda: PyTorch sees no GPU here; use --device cpu")
 
 
 def check_plays(policy: Policy, task: Task, name: str) -> None:
@@ -129,7 +139,6 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     _open_run_directory(plan, out, resume, command)
     if (out / "result.json").exists():
         return
-    torch.set_num_threads(plan.threads)
     plan.teacher.to(plan.options.device)
     state = new_state(plan)
     before = 0.0
@@ -138,9 +147,14 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         before = state.seconds.get("total", 0.0)
     with (out / "metrics.jsonl").open("r+b" if (out / "metrics.jsonl").exists() else "w+b") as metrics:
         _rewind(metrics, state.hours)
-        for progress in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16):
+        for progress in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
             if progress.stage == "learn":
-                line = {"hour": progress.hour, "update": progress.done, "loss": progress.losses, "agreement": progress.agreement}
+                line = {
+                    "hour": progress.hour,
+                    "update": progress.done,
+                    "loss": progress.losses,
+                    "agreement": progress.agreement,
+                }
                 metrics.write(json.dumps(line).encode() + b"\n")
                 metrics.flush()
             if progress.stage == "hour":
@@ -153,7 +167,10 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     for name, policy in students.items():
         policy.network.requires_grad_(False)
         policy.save(out / "students" / f"{name}.safetensors")
-    budget = {"teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs, "updates": state.updates}
+    budget = {
+        "teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs,
+        "updates": state.updates,
+    }
     seconds = state.seconds
     del state  # the memory: gigabytes that evaluation doesn't need
     evaluation = time.perf_counter()
@@ -203,7 +220,12 @@ def new_state(plan: Plan) -> State:
     return State(
         envs=Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads),
         memory=Replay(
-            rows, options.envs, task.observation_shape, task.protocol.stack, task.observation_dtype, task.num_actions
+            rows,
+            options.envs,
+            task.observation_shape,
+            task.protocol.stack,
+            task.observation_dtype,
+            task.num_actions,
         ),
         students=students,
         play_rng=play_rng,
@@ -212,49 +234,56 @@ def new_state(plan: Plan) -> State:
 
 
 def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, None, dict[str, Any]]:
-    """Score chance, the teacher and the students by the same protocol; count agreement on the teacher's states."""
+    """Score the teacher, the students and chance on the same starts; count agreement on the teacher's states."""
     options, task, teacher = plan.options, plan.task, plan.teacher
-    other = task.under(act="sample" if options.act == "greedy" else "greedy")
-    both_modes = teacher.outputs_are == "logits"
-    total = options.episodes * (2 + both_modes + len(students))
-    done = 0
-
-    def score(policy: Policy, task: Task) -> Generator[Progress, None, Score]:
-        nonlocal done
-        returns: list[float] = []
-        for tick, moment in enumerate(play_episodes(policy, task, options.episodes, options.seed, plan.threads)):
-            returns += [finished.score for finished in moment.finished]
-            done += len(moment.finished)
-            if policy is teacher and task is plan.task and tick % AGREEMENT_EVERY == 0:
-                seen, best = moment.observations[moment.live], moment.outputs[moment.live].argmax(-1)
-                agreed["states"] += len(best)
-                for name, student in students.items():
-                    agreed[name] += int((student.outputs(seen).argmax(-1) == best).sum())
-            if moment.finished or tick % 50 == 0:
-                yield Progress("evaluate", done, total, options.hours.__ceil__())
-        return Score(tuple(returns))
-
-    agreed = dict.fromkeys(["states", *students], 0)
-    random_score = yield from score(random_policy(task), task.under(act="sample", epsilon=1.0))
-    teacher_score = yield from score(teacher, task)
+    act, epsilon = task.protocol.act, task.protocol.epsilon
+    players = {"teacher": Player(teacher, act, epsilon)}
+    players |= {f"student {name}": Player(policy, act, epsilon) for name, policy in students.items()}
+    players["random"] = random_player(task)
+    other_act: Act = "sample" if act == "greedy" else "greedy"
+    if teacher.outputs_are == "logits":
+        players["teacher, other act"] = Player(teacher, other_act, epsilon)
+    returns: list[list[float]] = [[0.0] * options.episodes for _ in players]
+    agreed = dict.fromkeys(students, 0)
+    states = done = 0
+    moments = play_episodes(list(players.values()), task, options.episodes, options.seed, plan.threads)
+    for tick, moment in enumerate(moments):
+        for player, episode, score in moment.finished:
+            returns[player][episode] = score
+        done += len(moment.finished)
+        teachers = moment.player == 0
+        if tick % AGREEMENT_EVERY == 0 and teachers.any():
+            seen, best = moment.observations[teachers], torch.from_numpy(moment.best[teachers])
+            states += len(best)
+            for name, student in students.items():
+                agreed[name] += int((student.outputs(seen).argmax(-1) == best).sum())
+        if moment.finished or tick % 50 == 0:
+            yield Progress("evaluate", done, options.episodes * len(players), num_hours(options))
+    scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
     teacher_record: dict[str, Any] = {
         "name": options.teacher.stem,
         "task": task.id,
-        "file": str(options.teacher),
         "sha256": plan.teacher_sha256,
         "network": str(teacher.spec),
         "parameters": teacher.num_parameters,
         "outputs": teacher.outputs_are,
-        "score": teacher_score.record(),
+        "score": scores["teacher"].record(),
     }
-    if both_modes:
-        other_score = yield from score(teacher, other)
-        teacher_record["other_act"] = {"act": other.protocol.act, "score": other_score.record()}
+    if teacher.outputs_are == "logits":
+        teacher_record["other_act"] = {"act": other_act, "score": scores["teacher, other act"].record()}
     records: list[dict[str, Any]] = []
     for name, student in students.items():
-        student_score = yield from score(student, task)
-        ratio = relative(student_score, teacher_score)
-        share = normalised(student_score, teacher_score, random_score)
+        score = scores[f"student {name}"]
+        ratio = relative(score, scores["teacher"])
+        share = normalised(score, scores["teacher"], scores["random"])
+        played = {
+            "task": task.id,
+            "score": score.record(),
+            "relative": ratio and ratio.record(),
+            "normalised": share and share.record(),
+            "random": scores["random"].mean,
+            "agreement": agreed[name] / states,
+        }
         records.append(
             {
                 "name": name,
@@ -264,19 +293,10 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
                 "loss": options.loss,
                 "temperature": plan.temperature,
                 "seed": options.seed,
-                "tasks": [
-                    {
-                        "task": task.id,
-                        "score": student_score.record(),
-                        "relative": ratio and ratio.record(),
-                        "normalised": share and share.record(),
-                        "random": random_score.mean,
-                        "agreement": agreed[name] / agreed["states"],
-                    }
-                ],
+                "tasks": [played],
             }
         )
-    return {"teachers": [teacher_record], "students": records, "random": random_score.record()}
+    return {"teachers": [teacher_record], "students": records, "random": scores["random"].record()}
 
 
 def versions() -> dict[str, str]:
@@ -288,7 +308,12 @@ def versions() -> dict[str, str]:
 
 def machine(threads: int) -> dict[str, Any]:
     """What the seconds were measured on."""
-    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(), "threads": threads}
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+    }
 
 
 def _open_run_directory(plan: Plan, out: Path, resume: bool, command: list[str]) -> None:

@@ -1,7 +1,8 @@
-"""Playing episodes by a task's protocol, each environment a fixed quota of them.
+"""Playing a list of episodes that is fixed beforehand, every one of them to its end.
 
-"The first n episodes to finish" would favour short ones; here every episode that is begun within its
-environment's quota is played to its end and counts.
+"The first n episodes to finish" would favour short ones. Here each policy's episodes are its own
+list of starts, the same for every policy; environments take them from one queue, so that none
+stands idle while another plays, and nothing ends before the last is over.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,20 @@ from potstill.networks import NetworkSpec
 from potstill.networks.build import Network
 from potstill.policy import Policy, choose
 from potstill.tasks import Envs, EpisodeSeeds, Task
-from potstill.tasks.envs import Finished
+from potstill.tasks.spec import Act
 
-MAX_ENVS = 32
+MAX_ENVS = 64
+SMALL = 1_000_000
+"""Parameters up to which a network is computed on one thread while emulators hold the cores."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """A policy and how it plays."""
+
+    policy: Policy
+    act: Act
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -26,46 +38,64 @@ class Moment:
 
     observations: np.ndarray
     """(num_envs, *observation_shape): what was seen."""
-    outputs: Tensor
-    """(num_envs, num_actions): what the policy made of it."""
-    live: np.ndarray
-    """(num_envs,) bool: still within its quota."""
-    finished: list[Finished]
-    """The episodes that ended with this step and count."""
+    player: np.ndarray
+    """(num_envs,) which player acted on it; -1: none, the queue is empty."""
+    best: np.ndarray
+    """(num_envs,) that player's best action."""
+    finished: list[tuple[int, int, float]]
+    """(player, episode, return) of the episodes that ended with this step."""
 
 
-def play_episodes(policy: Policy, task: Task, episodes: int, seed: int, threads: int = 0) -> Iterator[Moment]:
-    """Play exactly `episodes` episodes by the task's protocol, on evaluation seeds.
+def play_episodes(players: list[Player], task: Task, episodes: int, seed: int, threads: int) -> Iterator[Moment]:
+    """Play exactly `episodes` episodes with each player, on evaluation seeds.
 
     Args:
-        policy: what plays.
-        task: what is played, and how.
-        episodes: how many.
-        seed: of the starts and of chance; the same seed gives the same episodes.
-        threads: emulator threads; 0: one a core.
+        players: who plays.
+        task: what is played; its protocol's act and epsilon give way to the players'.
+        episodes: how many each.
+        seed: of the starts and of chance; the same seed gives the same starts to every player.
+        threads: of emulators and large networks.
     """
-    num_envs = -(-episodes // -(-episodes // MAX_ENVS))
-    quota = episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)
-    envs = Envs(task, num_envs, EpisodeSeeds(seed, "evaluation"), threads)
+    queue = _Queue(len(players), episodes, seed)
+    envs = Envs(task, min(MAX_ENVS, len(players) * episodes), queue, threads)
     rng = np.random.default_rng([seed, 1])
+    left = len(players) * episodes
+    before = torch.get_num_threads()
     try:
-        while (live := envs.episode < quota).any():
+        while left:
+            jobs = [queue.job[env] for env in range(envs.num_envs)]
+            who = np.array([player for player, _ in jobs])
             observations = envs.observations
-            outputs = policy.outputs(observations)
-            finished = envs.step(choose(outputs, task.protocol.epsilon, rng, task.protocol.act))
-            yield Moment(observations, outputs, live, [f for f in finished if f.episode < quota[f.env]])
+            actions, best = np.zeros((2, envs.num_envs), np.int64)
+            for index, player in enumerate(players):
+                its = np.flatnonzero(who == index)
+                if len(its):
+                    torch.set_num_threads(play_threads(player.policy, threads))
+                    outputs = player.policy.outputs(observations[its])
+                    best[its] = outputs.argmax(-1).numpy()
+                    actions[its] = choose(outputs, player.epsilon, rng, player.act)
+            ended = [(*jobs[f.env], f.score) for f in envs.step(actions) if jobs[f.env] != IDLE]
+            left -= len(ended)
+            yield Moment(observations, who, best, ended)
     finally:
+        torch.set_num_threads(before)
         envs.close()
 
 
-def random_policy(task: Task) -> Policy:
-    """Plays uniformly at random when sampled from: all its logits are 0. The zero of `normalised`."""
+def play_threads(policy: Policy, threads: int) -> int:
+    """Arithmetic threads for a policy that plays: idle ones would spin on the cores its emulators need."""
+    return 1 if policy.num_parameters < SMALL else threads
+
+
+def random_player(task: Task) -> Player:
+    """Plays uniformly at random: the zero of `normalised`."""
     head = nn.Linear(1, task.num_actions)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     network = Network(nn.Sequential(_One()), head)
     dtype = "uint8" if task.is_atari else "float32"
-    return Policy(network, NetworkSpec("mlp", (), (1,)), "logits", task.observation_shape, dtype, task.id)
+    policy = Policy(network, NetworkSpec("mlp", (), (1,)), "logits", task.observation_shape, dtype, task.id)
+    return Player(policy, "greedy", 1.0)
 
 
 class _One(nn.Module):
@@ -73,3 +103,20 @@ class _One(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return torch.ones(len(observations), 1)
+
+
+IDLE = (-1, -1)
+
+
+class _Queue:
+    """Gives an environment that begins an episode the next (player, episode) of the list, and its seed."""
+
+    def __init__(self, players: int, episodes: int, seed: int) -> None:
+        self._jobs = iter([(player, episode) for player in range(players) for episode in range(episodes)])
+        self._seeds = EpisodeSeeds(seed, "evaluation")
+        self.job: dict[int, tuple[int, int]] = {}
+        """What each environment plays."""
+
+    def __call__(self, env: int, episode: int) -> int:
+        self.job[env] = next(self._jobs, IDLE)
+        return self._seeds(0, max(0, self.job[env][1]))

@@ -37,7 +37,7 @@ class Score:
 
 
 def relative(student: Score, teacher: Score) -> Estimate | None:
-    """student / teacher, the paper's measure; None where the teacher's mean isn't positive: a ratio to it says nothing."""
+    """student / teacher, the paper's measure; None where the teacher's mean isn't positive, and a ratio says nothing."""
     if teacher.mean <= 0:
         return None
     return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
@@ -65,7 +65,13 @@ def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
     samples = [np.repeat(sample, 2) if len(sample) < 2 else sample for sample in samples]
     with np.errstate(divide="ignore", invalid="ignore"):
         result = bootstrap(
-            samples, statistic, n_resamples=RESAMPLES, vectorized=True, paired=False, method="percentile", rng=0
+            samples,
+            statistic,
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            paired=False,
+            method="percentile",
+            rng=0,
         )
     low, high = result.confidence_interval
     return Estimate(value, (float(low), float(high)))

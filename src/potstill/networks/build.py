@@ -25,12 +25,17 @@ class Network(nn.Module):
 
     def forward(self, observations: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
         if observations.dtype == torch.uint8:
-            observations = observations.to(self.head.weight.dtype) / 255
+            observations = scale(observations, self.head.weight.dtype)
         return self.head(self.trunk(observations))
 
 
+def scale(frames: Shaped[Tensor, "batch ..."], dtype: torch.dtype) -> Float[Tensor, "batch ..."]:
+    """uint8 frames as numbers from 0 to 1."""
+    return frames.to(dtype).div_(255)
+
+
 def build(spec: NetworkSpec, observation_shape: tuple[int, ...], num_outputs: int) -> Network:
-    """A fresh network (PyTorch's default initialisation, from its global generator).
+    """A fresh network, initialised after He et al. 2015 from PyTorch's global generator.
 
     Args:
         spec: the sizes.
@@ -58,7 +63,34 @@ def build(spec: NetworkSpec, observation_shape: tuple[int, ...], num_outputs: in
     for hidden in spec.hidden:
         layers += [nn.Linear(width, hidden), activation()]
         width = hidden
-    return Network(nn.Sequential(*layers), nn.Linear(width, num_outputs))
+    network = Network(nn.Sequential(*layers), nn.Linear(width, num_outputs))
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity=spec.activation)
+            nn.init.zeros_(cast(Tensor, layer.bias))
+    return network
+
+
+@torch.no_grad()
+def standardise(network: Network, observations: Shaped[Tensor, "batch ..."]) -> None:
+    """Scale a fresh network so that every unit before an activation has mean 0 and variance 1 on these observations.
+
+    Data-dependent initialisation (Salimans & Kingma 2016, section 3). Game frames are nearly constant:
+    under a standard initialisation the outputs hardly differ from one to another, and a student stays at
+    the teacher's mean for thousands of updates (docs/log.md has the figures).
+
+    Args:
+        network: changed in place.
+        observations: (batch, …), some hundreds.
+    """
+    values = scale(observations, torch.float32) if observations.dtype == torch.uint8 else observations
+    for layer in network.trunk:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            units = layer(values).transpose(0, 1).flatten(1)
+            deviation = units.std(1).clamp_min(1e-3)  # a unit that never changes stays as it is, nearly
+            layer.weight /= deviation.view(-1, *[1] * (layer.weight.dim() - 1))
+            cast(Tensor, layer.bias).copy_(-units.mean(1) / deviation)
+        values = layer(values)
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -5,7 +5,7 @@ to come back to the middle of one: ALE's vector env can't save the emulator's st
 seeded, reset one copy at a time, and stepped again.
 """
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,7 +50,8 @@ class Envs:
 
     task: Task
     num_envs: int
-    seeds: EpisodeSeeds
+    seeds: Callable[[int, int], int]
+    """From (copy, how many episodes it played before) to the next one's seed: `EpisodeSeeds`, or a queue of starts."""
     threads: int = 0
     """Emulator threads (Atari); 0: one a core."""
 
@@ -150,11 +151,7 @@ class Envs:
 def _make_vector_env(task: Task, num_envs: int, threads: int) -> VectorEnv[Any, Any, Any]:
     protocol = task.protocol
     if not task.is_atari:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # Gymnasium's advice about ids and dtypes
-            return SyncVectorEnv(
-                [lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED
-            )
+        return SyncVectorEnv([lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
     height, width = protocol.resolution or (84, 84)
     return AtariVectorEnv(
         rom_name(task.id),

@@ -1,6 +1,7 @@
 """A task and the protocol it is played by: every setting named, so that it can be recorded."""
 
 import difflib
+import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Literal
@@ -145,10 +146,12 @@ class _quiet_ale:  # noqa: N801 — a context manager, used as a function
 def make_gymnasium_env(task_id: str) -> gymnasium.Env[Any, Any]:
     """`gymnasium.make`, with its many errors turned into one line."""
     try:
-        return gymnasium.make(task_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its advice about ids and dtypes; what matters comes as an error
+            return gymnasium.make(task_id)
     except gymnasium.error.DependencyNotInstalled as error:
         raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ImportError) as error:
         raise PotstillError(f"--task {task_id}: {' '.join(str(error).split())}") from error
 
 

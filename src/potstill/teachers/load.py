@@ -28,9 +28,14 @@ def load(path: str | Path) -> Policy:
         raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
     if start.startswith(b"PK"):
         return _load_zip(path)
-    if start[:1] == b"\x80" or start[:2] in (b"\x8a\x0a", b"(d", b"ct"):
-        raise PotstillError(f"{path} is a pickle, which can run code when read: save its state dict as .safetensors")
-    metadata, shapes = artifact.read_metadata(path)
+    try:
+        metadata, shapes = artifact.read_metadata(path)
+    except PotstillError:
+        if start[:1] == b"\x80":  # the first byte of a pickle, but also of some .safetensors files
+            raise PotstillError(
+                f"{path} is a pickle, which can run code when read: save its state dict as .safetensors"
+            ) from None
+        raise
     if artifact.KEY in metadata:
         return Policy.from_file(path)
     return state_dict.load(path, metadata, shapes)

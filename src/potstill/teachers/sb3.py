@@ -27,7 +27,15 @@ MAX_DATA = 2**26
 """Bytes of `data`: replay statistics and schedules can be pickled into it, weights aren't."""
 MAX_WEIGHTS = 2**29
 """Bytes of `policy.pth`: 40 times a DQN with its target network."""
-HARMLESS = {"optimizer_class", "optimizer_kwargs", "ortho_init", "device", "log_std_init", "net_arch", "n_quantiles"}
+HARMLESS = {
+    "optimizer_class",
+    "optimizer_kwargs",
+    "ortho_init",
+    "device",
+    "log_std_init",
+    "net_arch",
+    "n_quantiles",
+}
 """policy_kwargs that don't change what is computed from the tensors (sizes show in the tensors' shapes)."""
 EXTRACTORS = {"NatureCNN", "FlattenExtractor"}
 ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
@@ -70,7 +78,11 @@ def load(path: Path) -> Policy:
     activation = _check_kwargs(path, kwargs, default)
     if any(name.startswith(f"{extractor}.cnn") for name in shapes) and activation != "relu" and len(chain) > 5:
         raise PotstillError(f"{path}: a CNN followed by tanh layers is not a network known here")
-    provenance = {"format": "stable-baselines3", "algorithm": algorithm, "num_timesteps": _int(data.get("num_timesteps"))}
+    provenance = {
+        "format": "stable-baselines3",
+        "algorithm": algorithm,
+        "num_timesteps": _int(data.get("num_timesteps")),
+    }
     policy, names = rename.to_policy(path, shapes, chain, outputs_are, activation, None, provenance)
     return rename.fill(policy, names, tensors)
 
@@ -106,7 +118,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             raise PotstillError(f"{path}: policy.pth is no state dict (entry {str(name)[:60]})")
         # A view can claim any shape over a few bytes.
         if not tensor.is_floating_point() or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise PotstillError(f"{path}: tensor {name[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it")
+            raise PotstillError(
+                f"{path}: tensor {name[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it"
+            )
     return tensors
 
 

@@ -1,0 +1,216 @@
+"""The commands: a dataclass each, its fields the flags, its docstring the help.
+
+PyTorch is imported only when a command runs, so that `--help` answers at once.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from potstill.distill.options import Options
+from potstill.errors import PotstillError
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Distil a teacher into one student or several, score them all, and write a report.
+
+    potstill distill --teacher my.zip --task ALE/Pong-v5 --student net1 net3 --out runs/pong
+    """
+
+    options: Options
+    out: Path
+    """The run directory; must be empty, unless --resume."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress, show_result
+        from potstill.distill.run import plan, run
+        from potstill.report import write_report
+
+        planned = plan(self.options)
+        finished = (self.out / "result.json").exists()
+        try:
+            show_progress(run(planned, self.out, self.resume, command))
+        except KeyboardInterrupt:
+            mend = command if "--resume" in command else [*command, "--resume"]
+            print(f"\npotstill: interrupted; go on with: {' '.join(mend)}", file=sys.stderr)
+            sys.exit(130)
+        if finished:
+            print(f"{self.out} was finished already", file=sys.stderr)
+        page = write_report(self.out)
+        show_result(self.out, page)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Distil the bundled Pong player into net1, net2 and net3: 25 %, 7 % and 4 % of its size. Takes minutes."""
+
+    out: Path = Path("runs/demo")
+    """The run directory. An unfinished demo in it is gone on with, a finished one replaced."""
+    seed: int = 0
+    """Of everything."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks are computed."""
+
+    def run(self, command: list[str]) -> None:
+        config = self.out / "config.json"
+        if self.out.exists() and any(self.out.iterdir()) and not _is_demo(config):
+            raise PotstillError(f"--out {self.out} holds something else than a demo: choose another folder")
+        if (self.out / "result.json").exists():
+            shutil.rmtree(self.out)
+        with resources.as_file(resources.files("potstill") / "assets" / "pong-dqn.safetensors") as teacher:
+            options = Options(
+                teacher=teacher,
+                student=("net1", "net2", "net3"),
+                hours=1.0,
+                updates=2000,
+                seed=self.seed,
+                threads=self.threads,
+                device=self.device,
+            )
+            Distill(options, self.out, resume=config.exists()).run(command)
+
+
+def _is_demo(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text())["command"][1] == "demo"
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play episodes with a policy and print its mean return with a 95 % confidence interval.
+
+    potstill evaluate runs/demo/students/net3.safetensors --episodes 100
+    """
+
+    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Policy files: students, teachers, anything that `potstill inspect` can read."""
+    task: str | None = None
+    """What to play; default: what the file says."""
+    episodes: int = 100
+    """How many episodes."""
+    starts: Literal["noop"] = "noop"
+    """noop: a random number of no-ops first (Atari), the task's own starts elsewhere."""
+    epsilon: float | None = None
+    """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the policy's distribution."""
+    seed: int = 0
+    """Of starts and chance. Evaluation's episodes are never training's."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network is computed."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import score_policies
+        from potstill.distill.run import check_device, check_plays, versions
+        from potstill.evaluate import Player
+        from potstill.policy import Policy
+        from potstill.tasks import Task, make_task
+        from potstill.teachers import load
+
+        if self.episodes < 1:
+            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        if self.epsilon is not None and not 0 <= self.epsilon <= 1:
+            raise PotstillError(f"--epsilon {self.epsilon}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+        check_device(self.device)
+        of_task: dict[Task, list[tuple[Path, Policy]]] = {}
+        for path in self.policy:
+            policy = load(path).to(self.device)
+            task_id = self.task or policy.task
+            if task_id is None:
+                raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+            if self.act == "sample" and policy.outputs_are == "q":
+                raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
+            task = make_task(task_id).under(act=self.act, epsilon=self.epsilon)
+            check_plays(policy, task, str(path))
+            of_task.setdefault(task, []).append((path, policy))
+        records: list[dict[str, Any]] = []
+        for task, policies in of_task.items():
+            players = [Player(policy, self.act, task.protocol.epsilon) for _, policy in policies]
+            for (path, _), score in zip(policies, score_policies(players, task, self), strict=True):
+                record = score.record()
+                records.append(
+                    {"file": str(path), "task": task.id, "protocol": task.protocol.record(), "score": record}
+                )
+                if not self.json:
+                    mean, (low, high) = record["mean"], record["ci95"]
+                    print(f"{path}: {mean:.2f} [{low:.2f}, {high:.2f}] over {self.episodes} episodes of {task.id}")
+        if self.json:
+            print(
+                json.dumps(
+                    {
+                        "schema": 1,
+                        "command": command,
+                        "seed": self.seed,
+                        "versions": versions(),
+                        "policies": records,
+                    }
+                )
+            )
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what a policy file is, without running anything in it. Exit status 0 only if it can be loaded."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file."""
+    json: bool = False
+    """Print one JSON object."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.files import sha256
+        from potstill.teachers import load
+
+        policy = load(self.file)
+        facts: dict[str, Any] = {
+            "file": str(self.file),
+            "sha256": sha256(self.file),
+            "network": str(policy.spec),
+            "parameters": policy.num_parameters,
+            "observations": f"{policy.observation_dtype} {list(policy.observation_shape)}",
+            "outputs": f"{policy.num_actions} {'Q-values' if policy.outputs_are == 'q' else 'logits'}",
+            "task": policy.task,
+            "temperature": policy.temperature,
+            "provenance": policy.provenance,
+        }
+        if self.json:
+            print(json.dumps(facts))
+            return
+        for name, value in facts.items():
+            shown = (
+                json.dumps(value) if isinstance(value, dict) else value if value is not None else "not said: use --task"
+            )
+            print(f"{name:13}{shown}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html, one self-contained page, from the result.json of finished runs."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.report import write_report
+
+        for folder in self.runs:
+            print(write_report(folder))

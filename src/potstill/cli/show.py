@@ -1,0 +1,103 @@
+"""Progress on stderr, where it is a terminal; results on stdout."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from potstill.distill.loop import Progress
+from potstill.evaluate import Player, Score, play_episodes
+from potstill.files import read_json
+from potstill.tasks import Task
+
+if TYPE_CHECKING:
+    from potstill.cli.commands import Evaluate
+
+STAGES = {"play": "playing (steps)", "learn": "learning (updates)", "evaluate": "evaluating (episodes)"}
+
+
+def show_progress(progress: Iterable[Progress]) -> None:
+    """Drive a run to its end; a bar with an ETA for each of its stages."""
+    with _bars() as bars:
+        rows: dict[str, Any] = {}
+        for now in progress:
+            if now.stage not in STAGES:
+                continue
+            if now.stage not in rows:
+                rows[now.stage] = bars.add_task(STAGES[now.stage], total=now.total)
+            bars.update(rows[now.stage], completed=now.done)
+
+
+def score_policies(players: list[Player], task: Task, options: "Evaluate") -> list[Score]:
+    """Play the policies' episodes under a bar."""
+    returns = [[0.0] * options.episodes for _ in players]
+    done = 0
+    with _bars() as bars:
+        row = bars.add_task(STAGES["evaluate"], total=options.episodes * len(players))
+        threads = options.threads or os.cpu_count() or 1
+        for moment in play_episodes(players, task, options.episodes, options.seed, threads):
+            for player, episode, score in moment.finished:
+                returns[player][episode] = score
+                done += 1
+                bars.update(row, completed=done)
+    return [Score(tuple(of)) for of in returns]
+
+
+def show_result(out: Path, page: Path) -> None:
+    """The table of a finished run."""
+    result = read_json(out / "result.json")
+    teacher = result["teachers"][0]
+    table = Table(
+        title=f"{teacher['task']}, {teacher['score']['episodes']} episodes each, ε = {result['protocol']['epsilon']}"
+    )
+    for heading in ("policy", "parameters", "size", "score [95 % CI]", "normalised [95 % CI]", "agreement"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    table.add_row(
+        f"teacher ({teacher['network']})",
+        f"{teacher['parameters']:,}",
+        "100 %",
+        _interval(teacher["score"], 1),
+        "1",
+        "",
+    )
+    for student in result["students"]:
+        task = student["tasks"][0]
+        table.add_row(
+            student["name"],
+            f"{student['parameters']:,}",
+            f"{student['parameters'] / teacher['parameters']:.1%}",
+            _interval(task["score"], 1),
+            _interval(task["normalised"], 3),
+            f"{task['agreement']:.1%}",
+        )
+    console = Console(width=None if Console().is_terminal else 110, highlight=False)
+    console.print(table)
+    seconds = result["budget"]["seconds"]
+    console.print(", ".join(f"{name} {seconds[name]:.0f} s" for name in seconds))
+    console.print(f"students  {out / 'students'}\nreport    {page}", soft_wrap=True)
+
+
+def _bars() -> Bars:
+    console = Console(stderr=True)
+    return Bars(
+        TextColumn("{task.description:22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
+    if estimate is None:
+        return "–"
+    low, high = estimate["ci95"]
+    return f"{estimate['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

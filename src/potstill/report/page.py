@@ -1,0 +1,174 @@
+"""The report of one run: score table, learning curves, score against size, every episode."""
+
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from potstill.errors import PotstillError
+from potstill.files import atomic_write, read_json
+
+GREY = "#808890"  # readable on white and on black
+COLOURS = ("#d1495b", "#2e86ab", "#3a9d5d", "#b07d2b", "#8e5ea2", "#30a0a0")
+INLINE: Any = {"svg.fonttype": "none", "svg.hashsalt": "potstill", "font.size": 11, "font.family": "sans-serif"}
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run directory from the result.json and metrics.jsonl in it.
+
+    Raises:
+        PotstillError: there is no result.json of this schema, or the page can't be written.
+    """
+    if not (run / "result.json").exists():
+        raise PotstillError(f"{run} has no result.json: it is no run directory, or its run is not finished")
+    result = read_json(run / "result.json")
+    if not isinstance(result, dict) or result.get("schema") != 1:
+        raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
+    try:
+        html = (
+            _environment()
+            .get_template("report.html.jinja")
+            .render(
+                result=result,
+                teacher=result["teachers"][0],
+                command=shlex.join(result["command"]),
+                sizes=_size_plot(result),
+                episodes=_episode_plot(result),
+                curves=_curve_plots(_read_metrics(run / "metrics.jsonl")),
+            )
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise PotstillError(
+            f"{run / 'result.json'} is not what a run writes ({type(error).__name__}: {error})"
+        ) from error
+    with atomic_write(run / "report.html") as file:
+        file.write(html.encode())
+    return run / "report.html"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("potstill.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["interval"] = _interval
+    return environment
+
+
+def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
+    if estimate is None:
+        return "–"
+    low, high = estimate["ci95"]
+    return f"{estimate['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _axes(title: str, x: str, y: str, height: float = 3.2) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, color=GREY)
+    axes.set_xlabel(x, color=GREY)
+    axes.set_ylabel(y, color=GREY)
+    axes.tick_params(colors=GREY, which="both")
+    axes.patch.set_alpha(0)
+    figure.patch.set_alpha(0)
+    for side in axes.spines.values():
+        side.set_color(GREY)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> Markup:
+    buffer = io.StringIO()
+    with matplotlib.rc_context(INLINE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+
+
+def _size_plot(result: dict[str, Any]) -> Markup:
+    """Normalised score against parameters, with confidence intervals."""
+    figure, axes = _axes("Score against size", "parameters", "share of the teacher's score (normalised)")
+    for student, colour in zip(result["students"], _colours(), strict=False):
+        share = student["tasks"][0]["normalised"]
+        if share is None:
+            continue
+        error = [[share["mean"] - share["ci95"][0]], [share["ci95"][1] - share["mean"]]]
+        axes.errorbar(
+            student["parameters"],
+            share["mean"],
+            error,
+            fmt="o",
+            color=colour,
+            capsize=4,
+            label=student["name"],
+        )
+    teacher = result["teachers"][0]
+    axes.plot(teacher["parameters"], 1, "s", color=GREY, label="teacher")
+    axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.legend(frameon=False, labelcolor=GREY)
+    return _svg(figure)
+
+
+def _episode_plot(result: dict[str, Any]) -> Markup:
+    """Every episode's return as a dot."""
+    rows = [("random", result["random"], GREY), ("teacher", result["teachers"][0]["score"], GREY)]
+    rows += [(s["name"], s["tasks"][0]["score"], c) for s, c in zip(result["students"], _colours(), strict=False)]
+    figure, axes = _axes("Every episode", "return", "", height=0.7 + 0.45 * len(rows))
+    rng = np.random.default_rng(0)  # vertical jitter only
+    for place, (_, score, colour) in enumerate(rows):
+        returns = score["returns"]
+        axes.plot(
+            returns,
+            place + rng.uniform(-0.25, 0.25, len(returns)),
+            ".",
+            color=colour,
+            alpha=0.45,
+            markersize=5,
+        )
+        axes.plot([score["mean"]] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.invert_yaxis()
+    return _svg(figure)
+
+
+def _curve_plots(metrics: list[dict[str, Any]]) -> list[Markup]:
+    """Loss and agreement with the teacher over the updates."""
+    plots: list[Markup] = []
+    for key, title, y in (
+        ("loss", "Loss", "loss"),
+        ("agreement", "Agreement with the teacher", "share of states"),
+    ):
+        if not metrics:
+            continue
+        figure, axes = _axes(title, "updates", y)
+        for name, colour in zip(metrics[0][key], _colours(), strict=False):
+            axes.plot(
+                [m["update"] for m in metrics],
+                [m[key][name] for m in metrics],
+                color=colour,
+                label=name,
+                linewidth=1.2,
+            )
+        axes.legend(frameon=False, labelcolor=GREY)
+        plots.append(_svg(figure))
+    return plots
+
+
+def _colours() -> tuple[str, ...]:
+    return COLOURS * 10

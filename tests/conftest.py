@@ -1,0 +1,49 @@
+"""Shared by all tests: shapes are checked at run time, and small real teachers are made here."""
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+# Before potstill is imported: every annotated shape becomes an assertion.
+install_import_hook(
+    ["potstill.losses", "potstill.memory", "potstill.networks.build", "potstill.policy"], "beartype.beartype"
+)
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from potstill import Policy  # noqa: E402
+from potstill.networks import NetworkSpec  # noqa: E402
+
+settings.register_profile("potstill", deadline=None, derandomize=True)
+settings.load_profile("potstill")
+
+
+@pytest.fixture(scope="session")
+def teachers_folder() -> Path:
+    """Third-party teachers, which are no part of the repository."""
+    folder = os.environ.get("POTSTILL_TEACHERS")
+    if not folder:
+        pytest.skip("POTSTILL_TEACHERS is not set: a folder of third-party teachers")
+    return Path(folder)
+
+
+@pytest.fixture
+def cartpole_teacher() -> Policy:
+    """Balances CartPole for 500 steps: push toward where the pole leans and falls."""
+    policy = Policy.new(NetworkSpec.parse("mlp:2"), "logits", (4,), "float32", 2, task="CartPole-v1")
+    lean = torch.tensor([0.1, 0.3, 1.0, 1.0])
+    with torch.no_grad():
+        hidden, head = policy.network.trunk[0], policy.network.head
+        hidden.weight.copy_(torch.stack([lean, -lean]))
+        head.weight.copy_(10 * torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    policy.network.requires_grad_(False)
+    return policy
+
+
+@pytest.fixture
+def cartpole_file(cartpole_teacher: Policy, tmp_path: Path) -> Path:
+    cartpole_teacher.save(tmp_path / "cartpole.safetensors")
+    return tmp_path / "cartpole.safetensors"

@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+
+from potstill.tasks import Envs, EpisodeSeeds, make_task
+
+TRAINING = EpisodeSeeds(0, "training")
+
+
+def play(envs: Envs, steps: int, rng: np.random.Generator) -> list:
+    finished = []
+    for _ in range(steps):
+        finished += envs.step(rng.integers(0, envs.task.num_actions, envs.num_envs))
+    return finished
+
+
+def test_training_and_evaluation_never_share_a_seed():
+    pairs = [(env, episode) for env in range(50) for episode in range(50)]
+    for seed in (0, 1):
+        training = {EpisodeSeeds(seed, "training")(*pair) for pair in pairs}
+        evaluation = {EpisodeSeeds(seed, "evaluation")(*pair) for pair in pairs}
+        assert all(s % 2 == 0 for s in training)
+        assert all(s % 2 == 1 for s in evaluation)
+        assert len(training) > 2490  # 31 bits: next to none meet by chance
+        assert max(training | evaluation) < 2**31
+
+
+@pytest.mark.parametrize("task_id", ["CartPole-v1", "ALE/Breakout-v5"])
+def test_an_episode_is_a_function_of_its_seed_and_actions(task_id):
+    first, second = (Envs(make_task(task_id), 3, TRAINING) for _ in range(2))
+    one, other = play(first, 60, np.random.default_rng(0)), play(second, 60, np.random.default_rng(0))
+    assert one == other
+    np.testing.assert_array_equal(first.observations, second.observations)
+
+
+@pytest.mark.parametrize(("task_id", "steps"), [("CartPole-v1", 0), ("CartPole-v1", 131), ("ALE/Breakout-v5", 331)])
+def test_a_snapshot_is_come_back_to_exactly(task_id, steps):
+    # Random Breakout loses its five lives in 100 to 300 steps: copies are then at different ages.
+    task = make_task(task_id)
+    envs = Envs(task, 4, TRAINING)
+    finished = play(envs, steps, np.random.default_rng(1))
+    assert bool(finished) == bool(steps)
+    snapshot = json.loads(json.dumps(envs.snapshot()))
+    again = Envs(task, 4, TRAINING)
+    play(again, 7, np.random.default_rng(9))
+    again.restore(snapshot)
+    for attribute in ("observations", "age", "episode"):
+        np.testing.assert_array_equal(getattr(again, attribute), getattr(envs, attribute))
+    rng = np.random.default_rng(2), np.random.default_rng(2)
+    assert play(envs, 150, rng[0]) == play(again, 150, rng[1])
+    np.testing.assert_array_equal(again.observations, envs.observations)
+
+
+def test_there_are_no_dead_rows():
+    envs = Envs(make_task("CartPole-v1"), 2, TRAINING)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        finished = envs.step(rng.integers(0, 2, 2))
+        for episode in finished:
+            assert envs.age[episode.env] == 0
+            assert abs(envs.observations[episode.env]).max() <= 0.05  # CartPole starts within ±0.05
+            assert episode.score == episode.length
+
+
+def test_an_atari_episode_begins_with_one_frame_and_three_of_zeros():
+    envs = Envs(make_task("ALE/Breakout-v5"), 4, TRAINING)
+    ended = 0
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        for episode in envs.step(rng.integers(0, 4, 4)):
+            ended += 1
+            assert not envs.observations[episode.env, :3].any()
+            assert envs.observations[episode.env, 3].any()
+    assert ended
+
+
+def test_an_episode_is_cut_at_the_protocols_frames():
+    task = make_task("ALE/Pong-v5").under(max_frames=400)
+    envs = Envs(task, 2, TRAINING)
+    lengths = [episode.length for episode in play(envs, 220, np.random.default_rng(0))]
+    assert lengths
+    # The no-ops (0 to 29 frames) and FIRE at the start count as frames.
+    assert all(90 <= length <= 100 for length in lengths)
+
+
+def test_rewards_are_not_clipped():
+    envs = Envs(make_task("ALE/SpaceInvaders-v5"), 4, TRAINING)
+    scores = [episode.score for episode in play(envs, 800, np.random.default_rng(0))]
+    assert scores
+    assert max(scores) >= 50
+    assert all(score % 5 == 0 for score in scores)

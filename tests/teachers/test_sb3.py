@@ -1,0 +1,229 @@
+"""Stable-Baselines3 zips against Stable-Baselines3 itself."""
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from potstill import PotstillError, load
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from stable_baselines3 import A2C, DQN, PPO
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+class FramesEnv(gymnasium.Env):
+    """Atari's shapes without the emulator: SB3 needs an environment to build a policy."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    action_space = gymnasium.spaces.Discrete(6)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def sb3_outputs(model: BaseAlgorithm, observations: np.ndarray) -> torch.Tensor:
+    tensor = model.policy.obs_to_tensor(observations)[0]
+    with torch.no_grad():
+        if isinstance(model, DQN):
+            return model.q_net(tensor)
+        return model.policy.get_distribution(tensor).distribution.logits
+
+
+RELU = {"activation_fn": torch.nn.ReLU}
+CASES = {
+    "dqn": (DQN, "MlpPolicy", "CartPole-v1", {}),
+    "dqn-wide": (DQN, "MlpPolicy", "CartPole-v1", {"net_arch": [32]}),
+    "dqn-tanh": (DQN, "MlpPolicy", "CartPole-v1", {"activation_fn": torch.nn.Tanh}),
+    "dqn-cnn": (DQN, "CnnPolicy", FramesEnv, {}),
+    "ppo": (PPO, "MlpPolicy", "CartPole-v1", {}),
+    "ppo-relu": (PPO, "MlpPolicy", "CartPole-v1", {"net_arch": {"pi": [32, 16], "vf": [8]}, **RELU}),
+    "ppo-cnn": (PPO, "CnnPolicy", FramesEnv, {}),
+    "ppo-cnn-apart": (PPO, "CnnPolicy", FramesEnv, {"share_features_extractor": False}),
+    "ppo-narrow-cnn": (PPO, "CnnPolicy", FramesEnv, {"features_extractor_kwargs": {"features_dim": 64}}),
+    "a2c": (A2C, "MlpPolicy", "Acrobot-v1", {}),
+    "a2c-cnn": (A2C, "CnnPolicy", FramesEnv, {}),
+}
+
+
+def save(case: str, path: Path) -> BaseAlgorithm:
+    algorithm, policy, env, kwargs = CASES[case]
+    env = env() if callable(env) else env
+    extra = {"buffer_size": 10} if algorithm is DQN else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = algorithm(policy, env, policy_kwargs=kwargs or None, seed=0, device="cpu", **extra)
+        model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_equal_sb3s_on_the_same_observations(case, tmp_path):
+    model = save(case, tmp_path / "model.zip")
+    policy = load(tmp_path / "model.zip")
+    rng = np.random.default_rng(0)
+    if policy.observation_dtype == "uint8":
+        observations = rng.integers(0, 256, (8, 4, 84, 84), dtype=np.uint8)
+    else:
+        observations = rng.normal(size=(64, *policy.observation_shape)).astype(np.float32)
+    ours, theirs = policy.outputs(observations), sb3_outputs(model, observations)
+    if policy.outputs_are == "logits":
+        ours = ours.log_softmax(-1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert policy.outputs_are == ("q" if case.startswith("dqn") else "logits")
+    assert policy.provenance["algorithm"] == case.partition("-")[0].upper()
+
+
+@pytest.mark.parametrize(
+    "name", ["sb3/dqn-CartPole-v1.zip", "sb3/dqn-LunarLander-v2.zip", "sb3/ppo-LunarLander-v2.zip"]
+)
+def test_old_zips_equal_a_fresh_sb3_policy_given_the_same_tensors(name, teachers_folder):
+    path = teachers_folder / name
+    policy = load(path)
+    task = "CartPole-v1" if "CartPole" in name else "LunarLander-v3"
+    with zipfile.ZipFile(path) as archive:
+        tensors = torch.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "dqn" in name:
+            model = DQN("MlpPolicy", task, policy_kwargs={"net_arch": [256, 256]}, device="cpu", buffer_size=10)
+        else:
+            model = PPO("MlpPolicy", task, device="cpu")
+    model.policy.load_state_dict(tensors)
+    observations = np.random.default_rng(0).normal(size=(64, *policy.observation_shape)).astype(np.float32)
+    ours = policy.outputs(observations)
+    if policy.outputs_are == "logits":
+        ours = ours.log_softmax(-1)
+    torch.testing.assert_close(ours, sb3_outputs(model, observations), rtol=1e-5, atol=1e-5)
+
+
+def test_the_zip_and_the_state_dict_of_one_teacher_are_the_same(teachers_folder):
+    one, other = (load(teachers_folder / "own" / name) for name in ("pong-dqn-sb3.zip", "pong-dqn.safetensors"))
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8)
+    assert torch.equal(one.outputs(frames), other.outputs(frames))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "sb3/qrdqn-CartPole-v1.zip",
+            "a policy of sb3_contrib.qrdqn.policies; DQN, PPO and A2C are read so far",
+        ),
+        ("sb3/sac-Pendulum-v1.zip", "its action_space is Box; only Discrete is supported so far"),
+        ("sb3/a2c-Acrobot-v1/Acrobot-v1.zip", "its observations were normalised"),
+        ("sb3/ppo-HalfCheetah-v3/HalfCheetah-v3.zip", "its observations were normalised"),
+        ("state_dicts/Pong-a2c-pickled-module.pth", "is a PyTorch pickle, which can run code when read"),
+        ("state_dicts/Enduro-dqn-fc200.pth", "is a PyTorch pickle, which can run code when read"),
+        ("sb3/a2c-Acrobot-v1/vecnormalize.pkl", "is a pickle, which can run code when read"),
+    ],
+)
+def test_what_cannot_be_loaded_yet_is_refused_by_name(name, message, teachers_folder):
+    with pytest.raises(PotstillError, match=message) as error:
+        load(teachers_folder / name)
+    assert "\n" not in str(error.value)
+
+
+def repack(source: Path, target: Path, **members: bytes | None) -> Path:
+    """A copy of a zip with some members replaced (or left out: None)."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            content = members.get(name.replace(".", "_"), old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return target
+
+
+class Bomb:
+    """Unpickling this creates a file."""
+
+    def __reduce__(self):
+        return open, ("PWNED", "w")
+
+
+def changed_data(path: Path, **changes: object) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return json.dumps({**json.loads(archive.read("data")), **changes}).encode()
+
+
+def weights(tensors: dict) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def dqn_zip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("sb3") / "model.zip"
+    save("dqn", path)
+    return path
+
+
+def zip_bomb() -> bytes:
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("archive/data/0", "w") as member,
+    ):
+        for _ in range(600):
+            member.write(bytes(2**20))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: {"policy_pth": pickle.dumps(Bomb())}, "no plain state dict and is not read"),
+        (lambda p: {"policy_pth": weights({"a": Bomb()})}, "no plain state dict and is not read"),
+        (lambda p: {"policy_pth": b""}, "no plain state dict"),
+        (lambda p: {"policy_pth": weights([1, 2])}, "no state dict"),
+        (lambda p: {"policy_pth": weights({1: torch.zeros(1)})}, "no state dict"),
+        (lambda p: {"policy_pth": weights({"a": torch.zeros(1).expand(10**6, 10**5)})}, "without the bytes for it"),
+        (lambda p: {"policy_pth": weights({"a": torch.zeros(1, dtype=torch.int64)})}, "without the bytes for it"),
+        (lambda p: {"policy_pth": zip_bomb()}, "unpacks to 629145600 bytes"),
+        (lambda p: {"policy_pth": None}, r"not Stable-Baselines3's \(no data and policy.pth in it\)"),
+        (lambda p: {"data": b"{"}, "its data is not JSON"),
+        (lambda p: {"data": b"[" * 100_000}, "its data is not JSON"),
+        (lambda p: {"data": b"[]"}, "not what Stable-Baselines3 writes"),
+        (lambda p: {"data": b"{}"}, "its action_space is unreadable"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"n_critics": 3})}, "n_critics=3 is not known"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"activation_fn": "<class 'x.GELU'>"})}, "GELU is not known"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"features_extractor_class": "<class 'm.Own'>"})},
+         "features_extractor_class"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"normalize_images": False})}, "normalize_images=False"),
+        (lambda p: {"data": changed_data(p, policy_kwargs=[1])}, "policy_kwargs can't be read"),
+    ],
+)  # fmt: skip
+def test_a_hostile_or_unknown_zip_runs_nothing_and_is_one_line(dqn_zip, tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PotstillError, match=message) as error:
+        load(repack(dqn_zip, tmp_path / "changed.zip", **change(dqn_zip)))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_zip_bomb_in_data_is_not_unpacked(dqn_zip, tmp_path):
+    bomb = repack(dqn_zip, tmp_path / "bomb.zip", data=bytes(2**26 + 1))
+    assert bomb.stat().st_size < 2**20
+    with pytest.raises(PotstillError, match="data unpacks to over 67108864 bytes"):
+        load(bomb)
+
+
+def test_every_tenth_truncation_of_a_zip_is_one_line(dqn_zip, tmp_path):
+    content = dqn_zip.read_bytes()
+    for tenth in range(10):
+        (tmp_path / "cut.zip").write_bytes(content[: len(content) * tenth // 10])
+        with pytest.raises(PotstillError) as error:
+            load(tmp_path / "cut.zip")
+        assert "\n" not in str(error.value)

@@ -1,0 +1,97 @@
+"""State dicts of other libraries' layouts against the computation those libraries do."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from potstill import PotstillError, load
+
+GAMES = ["Breakout", "Enduro", "MsPacman", "Pong", "Qbert", "Seaquest", "SpaceInvaders"]
+
+
+def acktr(convs=(32, 64, 32), hidden=512, actions=6) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def make(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 0.05
+
+    channels = (4, *convs)
+    tensors = {}
+    for i, size in enumerate((8, 4, 3)):
+        tensors[f"base.main.{2 * i}.weight"] = make(channels[i + 1], channels[i], size, size)
+        tensors[f"base.main.{2 * i}.bias"] = make(channels[i + 1])
+    tensors |= {"base.main.7.weight": make(hidden, convs[2] * 49), "base.main.7.bias": make(hidden)}
+    tensors |= {"dist.linear.weight": make(actions, hidden), "dist.linear.bias": make(actions)}
+    return tensors | {"base.critic_linear.weight": make(1, hidden), "base.critic_linear.bias": make(1)}
+
+
+def acktr_logits(t: dict[str, torch.Tensor], frames: np.ndarray) -> torch.Tensor:
+    """pytorch-a2c-ppo-acktr's CNNBase and Categorical, layer by layer."""
+    x = torch.from_numpy(frames) / 255.0
+    for i, stride in enumerate((4, 2, 1)):
+        x = F.relu(F.conv2d(x, t[f"base.main.{2 * i}.weight"], t[f"base.main.{2 * i}.bias"], stride))
+    x = F.relu(F.linear(x.flatten(1), t["base.main.7.weight"], t["base.main.7.bias"]))
+    return F.linear(x, t["dist.linear.weight"], t["dist.linear.bias"])
+
+
+def test_an_acktr_state_dict_computes_its_logits(tmp_path):
+    tensors = acktr()
+    save_file(tensors, tmp_path / "a.safetensors", {"env": "PongNoFrameskip-v4"})
+    policy = load(tmp_path / "a.safetensors")
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8)
+    torch.testing.assert_close(policy.outputs(frames), acktr_logits(tensors, frames), rtol=1e-5, atol=1e-6)
+    assert (str(policy.spec), policy.outputs_are, policy.task) == (
+        "cnn:32-64-32:512",
+        "logits",
+        "ALE/Pong-v5",
+    )
+    assert policy.temperature == 1.0
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_third_party_atari_teachers_compute_their_logits(game, teachers_folder):
+    path = teachers_folder / "atari" / f"{game}-ppo.safetensors"
+    policy = load(path)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8)
+    torch.testing.assert_close(policy.outputs(frames), acktr_logits(load_file(path), frames), rtol=1e-4, atol=1e-5)
+    assert policy.task == f"ALE/{game}-v5"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("base.main.7.bias"), "tensor base.main.7.bias is missing"),
+        (lambda t: t.pop("base.main.2.weight"), "neither a Nature CNN nor an MLP"),
+        (lambda t: t.pop("dist.linear.weight"), "a state dict of no known layout"),
+        (lambda t: t.update({"base.main.0.weight": torch.zeros(32, 4, 5, 5)}), "expected"),
+        (lambda t: t.update({"base.main.4.bias": torch.zeros(7)}), "expected"),
+    ],
+)
+def test_a_state_dict_with_wrong_shapes_is_one_line(tmp_path, change, message):
+    tensors = acktr()
+    change(tensors)
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(PotstillError, match=message) as error:
+        load(tmp_path / "a.safetensors")
+    assert "\n" not in str(error.value)
+
+
+def test_an_mlp_of_that_layout_is_tanh(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randn(*shape, generator=generator)
+        for name, shape in {
+            "base.actor.0.weight": (8, 3), "base.actor.0.bias": (8,),
+            "base.actor.2.weight": (8, 8), "base.actor.2.bias": (8,),
+            "dist.linear.weight": (2, 8), "dist.linear.bias": (2,),
+            "base.critic_linear.weight": (1, 8), "base.critic_linear.bias": (1,),
+        }.items()
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "a.safetensors")
+    x = torch.randn(5, 3, generator=generator)
+    h = torch.tanh(F.linear(x, tensors["base.actor.0.weight"], tensors["base.actor.0.bias"]))
+    h = torch.tanh(F.linear(h, tensors["base.actor.2.weight"], tensors["base.actor.2.bias"]))
+    expected = F.linear(h, tensors["dist.linear.weight"], tensors["dist.linear.bias"])
+    torch.testing.assert_close(load(tmp_path / "a.safetensors").outputs(x.numpy()), expected)
