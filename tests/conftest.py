@@ -1,6 +1,7 @@
 """Shared by all tests: shapes are checked at run time, and small real teachers are made here."""
 
 import os
+from importlib import resources
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -47,3 +48,9 @@ def cartpole_teacher() -> Policy:
 def cartpole_file(cartpole_teacher: Policy, tmp_path: Path) -> Path:
     cartpole_teacher.save(tmp_path / "cartpole.safetensors")
     return tmp_path / "cartpole.safetensors"
+
+
+@pytest.fixture(scope="session")
+def teacher_pong() -> Path:
+    """The Pong DQN that ships with the package."""
+    return Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors"))

@@ -62,6 +62,11 @@ class Policy:
         """The distillation temperature its outputs ask for: Q-values are sharpened, logits are a distribution already."""
         return 0.01 if self.outputs_are == "q" else 1.0
 
+    @property
+    def device(self) -> str:
+        """Where its network is computed: cpu or cuda."""
+        return self.network.head.weight.device.type
+
     def to(self, device: str) -> "Policy":
         """Move the network to a device; returns self."""
         self.network.to(device)

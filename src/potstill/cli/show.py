@@ -11,7 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from potstill.distill.loop import Progress
-from potstill.evaluate import Player, Score, play_episodes
+from potstill.evaluate import Player, Score, evaluate
 from potstill.files import read_json
 from potstill.tasks import Task
 
@@ -40,8 +40,8 @@ def score_policies(players: list[Player], task: Task, options: "Evaluate") -> li
     with _bars() as bars:
         row = bars.add_task(STAGES["evaluate"], total=options.episodes * len(players))
         threads = options.threads or os.cpu_count() or 1
-        for moment in play_episodes(players, task, options.episodes, options.seed, threads):
-            for player, episode, score in moment.finished:
+        for tally in evaluate(players, task, options.episodes, options.seed, threads):
+            for player, episode, score in tally.finished:
                 returns[player][episode] = score
                 done += 1
                 bars.update(row, completed=done)

@@ -23,6 +23,8 @@ from potstill.tasks import Envs
 
 REPORT_EVERY = 50
 """Updates between two progress records."""
+TINY = 20_000
+"""Parameters up to which sharing an update between threads costs more than it saves."""
 STANDARDISE_ON = 512
 """Observations from which students are initialised."""
 WARMUP = 0.02
@@ -99,7 +101,8 @@ def distill(
         hour = state.hours + 1
         torch.set_num_threads(play_threads(teacher, threads))
         yield from _play(teacher, state, rows_until(hour, options), hour, options)
-        torch.set_num_threads(threads)
+        tiny = all(student.policy.num_parameters < TINY for student in state.students)
+        torch.set_num_threads(1 if tiny else threads)
         yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16)
         state.hours = hour
         yield Progress("hour", hour, num_hours(options), hour)

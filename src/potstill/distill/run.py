@@ -23,7 +23,7 @@ from potstill.distill import checkpoint
 from potstill.distill.loop import Progress, State, Student, distill, make_optimizer, num_hours, rows_until
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, normalised, play_episodes, random_player, relative
+from potstill.evaluate import Player, Score, evaluate, normalised, random_player, relative
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
@@ -34,8 +34,6 @@ from potstill.teachers import load
 from potstill.version import __version__
 
 SCHEMA = 1
-AGREEMENT_EVERY = 4
-"""Agreement is counted on each fourth of the teacher's steps: neighbours are nearly the same."""
 
 
 @dataclass(frozen=True)
@@ -243,22 +241,18 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
     other_act: Act = "sample" if act == "greedy" else "greedy"
     if teacher.outputs_are == "logits":
         players["teacher, other act"] = Player(teacher, other_act, epsilon)
-    returns: list[list[float]] = [[0.0] * options.episodes for _ in players]
-    agreed = dict.fromkeys(students, 0)
+    returns = [[0.0] * options.episodes for _ in players]
+    agreed = np.zeros(len(students), np.int64)
     states = done = 0
-    moments = play_episodes(list(players.values()), task, options.episodes, options.seed, plan.threads)
-    for tick, moment in enumerate(moments):
-        for player, episode, score in moment.finished:
+    for tally in evaluate(
+        list(players.values()), task, options.episodes, options.seed, plan.threads, list(students.values())
+    ):
+        for player, episode, score in tally.finished:
             returns[player][episode] = score
-        done += len(moment.finished)
-        teachers = moment.player == 0
-        if tick % AGREEMENT_EVERY == 0 and teachers.any():
-            seen, best = moment.observations[teachers], torch.from_numpy(moment.best[teachers])
-            states += len(best)
-            for name, student in students.items():
-                agreed[name] += int((student.outputs(seen).argmax(-1) == best).sum())
-        if moment.finished or tick % 50 == 0:
-            yield Progress("evaluate", done, options.episodes * len(players), num_hours(options))
+        done += len(tally.finished)
+        states += tally.states
+        agreed += tally.agreed
+        yield Progress("evaluate", done, options.episodes * len(players), num_hours(options))
     scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
     teacher_record: dict[str, Any] = {
         "name": options.teacher.stem,
@@ -272,7 +266,7 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
     if teacher.outputs_are == "logits":
         teacher_record["other_act"] = {"act": other_act, "score": scores["teacher, other act"].record()}
     records: list[dict[str, Any]] = []
-    for name, student in students.items():
+    for (name, student), agreements in zip(students.items(), agreed.tolist(), strict=True):
         score = scores[f"student {name}"]
         ratio = relative(score, scores["teacher"])
         share = normalised(score, scores["teacher"], scores["random"])
@@ -282,7 +276,7 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
             "relative": ratio and ratio.record(),
             "normalised": share and share.record(),
             "random": scores["random"].mean,
-            "agreement": agreed[name] / states,
+            "agreement": agreements / states,
         }
         records.append(
             {

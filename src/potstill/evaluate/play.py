@@ -18,7 +18,7 @@ from potstill.policy import Policy, choose
 from potstill.tasks import Envs, EpisodeSeeds, Task
 from potstill.tasks.spec import Act
 
-MAX_ENVS = 64
+MAX_ENVS = 32
 SMALL = 1_000_000
 """Parameters up to which a network is computed on one thread while emulators hold the cores."""
 
@@ -46,20 +46,20 @@ class Moment:
     """(player, episode, return) of the episodes that ended with this step."""
 
 
-def play_episodes(players: list[Player], task: Task, episodes: int, seed: int, threads: int) -> Iterator[Moment]:
-    """Play exactly `episodes` episodes with each player, on evaluation seeds.
+def play_episodes(players: list[Player], task: Task, episodes: list[int], seed: int, threads: int) -> Iterator[Moment]:
+    """Play exactly these `episodes` with each player, on evaluation seeds, in this process.
 
     Args:
         players: who plays.
         task: what is played; its protocol's act and epsilon give way to the players'.
-        episodes: how many each.
-        seed: of the starts and of chance; the same seed gives the same starts to every player.
+        episodes: which of the evaluation's starts; the same for every player.
+        seed: of the starts and of chance.
         threads: of emulators and large networks.
     """
     queue = _Queue(len(players), episodes, seed)
-    envs = Envs(task, min(MAX_ENVS, len(players) * episodes), queue, threads)
-    rng = np.random.default_rng([seed, 1])
-    left = len(players) * episodes
+    left = len(players) * len(episodes)
+    envs = Envs(task, min(MAX_ENVS, left), queue, threads)
+    rng = np.random.default_rng([seed, 1, *episodes[:1]])
     before = torch.get_num_threads()
     try:
         while left:
@@ -111,8 +111,8 @@ IDLE = (-1, -1)
 class _Queue:
     """Gives an environment that begins an episode the next (player, episode) of the list, and its seed."""
 
-    def __init__(self, players: int, episodes: int, seed: int) -> None:
-        self._jobs = iter([(player, episode) for player in range(players) for episode in range(episodes)])
+    def __init__(self, players: int, episodes: list[int], seed: int) -> None:
+        self._jobs = iter([(player, episode) for player in range(players) for episode in episodes])
         self._seeds = EpisodeSeeds(seed, "evaluation")
         self.job: dict[int, tuple[int, int]] = {}
         """What each environment plays."""

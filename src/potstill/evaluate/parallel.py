@@ -1,0 +1,138 @@
+"""Episodes on several cores: a process a core, each with its own emulators and its share of the list.
+
+Emulators and small networks leave cores idle in turn when one process owns them all: on two cores,
+two processes play net3 at 4.2 k decisions/s, one process with two threads at 3.1–3.6 k; the DQN at
+3.1 k against 2.0–2.3 k. Threads in one process are slower still (1.2 k: they wait for each other).
+
+A worker is this module run as a program: it reads one pickled `_Share` from its parent and writes
+pickled `Tally`s back. Nothing is unpickled that didn't come from our own process.
+"""
+
+import pickle
+import selectors
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from potstill.evaluate.play import Player, play_episodes
+from potstill.policy import Policy
+from potstill.tasks import Task
+
+AGREEMENT_EVERY = 8
+"""Agreement is counted on each eighth of the first player's steps: neighbours are nearly the same."""
+TELL_EVERY = 50
+"""Steps between two tallies while no episode ends."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What has happened since the last one."""
+
+    finished: list[tuple[int, int, float]]
+    """(player, episode, return) of the episodes that ended."""
+    states: int
+    """States of the first player that the watched policies were asked about."""
+    agreed: list[int]
+    """On how many of them each watched policy's best action was the first player's."""
+
+
+@dataclass(frozen=True)
+class _Share:
+    players: list[Player]
+    task: Task
+    episodes: list[int]
+    seed: int
+    watched: list[Policy]
+    threads: int
+
+
+def evaluate(
+    players: list[Player], task: Task, episodes: int, seed: int, threads: int, watched: list[Policy] | None = None
+) -> Iterator[Tally]:
+    """Play `episodes` episodes with each player; count how often `watched` policies agree with the first.
+
+    Args:
+        players: who plays.
+        task: what is played.
+        episodes: how many each: 0 … episodes − 1 of the evaluation's starts.
+        seed: of starts and chance. The same seed and threads give the same returns.
+        threads: cores to use; Atari on the CPU takes a process for each.
+        watched: policies asked about each eighth of the first player's states.
+    """
+    on_cpu = all(player.policy.device == "cpu" for player in players)
+    processes = min(threads, episodes) if task.is_atari and on_cpu else 1
+    shares = [
+        _Share(players, task, list(range(worker, episodes, processes)), seed, watched or [], threads // processes)
+        for worker in range(processes)
+    ]
+    yield from _play(shares[0]) if processes == 1 else _play_in_processes(shares)
+
+
+def _play(share: _Share) -> Iterator[Tally]:
+    finished: list[tuple[int, int, float]] = []
+    states, agreed = 0, [0] * len(share.watched)
+    for tick, moment in enumerate(play_episodes(share.players, share.task, share.episodes, share.seed, share.threads)):
+        finished += moment.finished
+        firsts = moment.player == 0
+        if share.watched and tick % AGREEMENT_EVERY == 0 and firsts.any():
+            seen, best = moment.observations[firsts], torch.from_numpy(moment.best[firsts])
+            states += len(best)
+            for index, policy in enumerate(share.watched):
+                agreed[index] += int((policy.outputs(seen).argmax(-1) == best).sum())
+        if finished or tick % TELL_EVERY == 0:
+            yield Tally(finished, states, agreed)
+            finished, states, agreed = [], 0, [0] * len(share.watched)
+    yield Tally(finished, states, agreed)
+
+
+def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        with selectors.DefaultSelector() as selector:
+            for share in shares:
+                worker = subprocess.Popen(
+                    [sys.executable, "-m", __name__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is the parent's to handle
+                )
+                workers.append(worker)
+                assert worker.stdin is not None
+                assert worker.stdout is not None
+                with worker.stdin:
+                    pickle.dump(share, worker.stdin)
+                selector.register(worker.stdout, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    try:
+                        tally: Tally = pickle.load(key.fileobj)  # pyright: ignore[reportArgumentType]
+                    except EOFError:
+                        selector.unregister(key.fileobj)
+                    else:
+                        yield tally
+        if failed := [worker for worker in workers if worker.wait() != 0]:
+            raise RuntimeError(f"an evaluation process ended with status {failed[0].returncode}")
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+            if worker.stdout is not None:
+                worker.stdout.close()
+
+
+def _main() -> None:
+    share: _Share = pickle.load(sys.stdin.buffer)
+    torch.set_num_threads(share.threads)
+    for tally in _play(share):
+        sys.stdout.buffer.write(pickle.dumps(tally))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    # As the module that others import, not as "__main__": the parent unpickles what is written.
+    from potstill.evaluate import parallel
+
+    parallel._main()

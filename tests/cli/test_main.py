@@ -1,0 +1,171 @@
+"""The command line as a user types it, mostly wrong: each mistake is one clear line and exit status 2."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from potstill import __version__
+
+EXECUTABLE = str(Path(sys.executable).parent / "potstill")
+
+
+def potstill(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [EXECUTABLE, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=200,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, cartpole_file: Path) -> Path:
+    """A folder with a good teacher and many bad files."""
+    (tmp_path / "text.zip").write_text("hello")
+    (tmp_path / "cut.safetensors").write_bytes(cartpole_file.read_bytes()[:300])
+    (tmp_path / "pickle.pkl").write_bytes(pickle.dumps({"a": 1}))
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("keep me")
+    return tmp_path
+
+
+DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "out"]
+
+WRONG = [
+    # wrong commands and flags
+    (["distil"], "distil"),
+    (["distill"], "--teacher"),
+    (["distill", "--teacher", "cartpole.safetensors"], "--student"),
+    ([*DISTILL, "--hours", "many"], "hours"),
+    ([*DISTILL, "--loss", "kll"], "kll"),
+    ([*DISTILL, "--hour", "1"], "--hour"),
+    ([*DISTILL, "--device", "tpu"], "tpu"),
+    ([*DISTILL, "--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
+    # values that can't work
+    ([*DISTILL, "--hours", "0"], "--hours 0.0: must be above 0"),
+    ([*DISTILL, "--hours", "nan"], "--hours nan: must be above 0"),
+    ([*DISTILL, "--hours", "0.0001"], "less than four steps for each of 60 environments"),
+    ([*DISTILL, "--batch", "-1"], "--batch -1: must be above 0"),
+    ([*DISTILL, "--play-epsilon", "1.5"], "--play-epsilon 1.5: must be from 0 to 1"),
+    ([*DISTILL, "--seed", "-1"], "--seed and --threads can't be negative"),
+    ([*DISTILL, "--memory-hours", "0.001"], "--memory-hours 0.001: too small"),
+    ([*DISTILL, "--temperature", "0"], "--temperature 0.0: must be above 0"),
+    ([*DISTILL, "--act", "sample", "--loss", "mse"], "use --act greedy"),
+    # students
+    (["distill", "--teacher", "cartpole.safetensors", "--student", "net4", "--out", "out"], "'net4' is no network"),
+    (["distill", "--teacher", "cartpole.safetensors", "--student", "net3", "--out", "out"], "takes frames"),
+    (["distill", "--teacher", "cartpole.safetensors", "--student", "../x=mlp:8", "--out", "out"], "a name is letters"),
+    # teachers
+    (["distill", "--teacher", "no.zip", "--student", "mlp:8", "--out", "out"], "cannot read no.zip: No such file"),
+    (["distill", "--teacher", "text.zip", "--student", "mlp:8", "--out", "out"], "text.zip is damaged or not"),
+    (["distill", "--teacher", "cut.safetensors", "--student", "mlp:8", "--out", "out"], "cut.safetensors is damaged"),
+    (["distill", "--teacher", "pickle.pkl", "--student", "mlp:8", "--out", "out"], "is a pickle, which can run code"),
+    (["distill", "--teacher", "full", "--student", "mlp:8", "--out", "out"], "full is a folder"),
+    # tasks
+    ([*DISTILL, "--task", "ALE/Pnog-v5"], "ids look like ALE/Pong-v5"),
+    ([*DISTILL, "--task", "ALE/Pong-v5"], "name its own task with --task"),
+    ([*DISTILL, "--task", "Acrobot-v1"], "cartpole.safetensors sees (4,) and has 2 actions, Acrobot-v1 shows (6,)"),
+    ([*DISTILL, "--task", "Pendulum-v1"], "only discrete ones are played so far"),
+    # run directories
+    (["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "full"], "is not empty"),
+    (["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "empty/run"], "empty"),
+    ([*DISTILL, "--resume"], "--resume: there is no run in out"),
+    (["demo", "--out", "full"], "holds something else than a demo"),
+    (["report", "full"], "has no result.json"),
+    (["report", "nowhere"], "has no result.json"),
+    (["report"], "RUNS"),
+    # evaluate and inspect
+    (["evaluate", "cartpole.safetensors", "--episodes", "0"], "--episodes 0: must be at least 1"),
+    (["evaluate", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),
+    (["evaluate", "cartpole.safetensors", "--starts", "human"], "human"),
+    (["evaluate", "cartpole.safetensors", "--task", "ALE/Pong-v5"], "name its own task with --task"),
+    (["evaluate", "empty"], "empty is damaged or not"),
+    (["evaluate"], "POLICY"),
+    (["inspect", "pickle.pkl"], "is a pickle"),
+    (["inspect", "nowhere.safetensors"], "cannot read nowhere.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(map(str, a)) for a, _ in WRONG])
+def test_a_mistake_is_one_line_and_status_2(workplace, arguments, message, capsys, monkeypatch):
+    # In this process: forty interpreters that each import PyTorch would take minutes.
+    from potstill.cli.main import main
+
+    monkeypatch.chdir(workplace)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("potstill: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert (workplace / "full" / "precious.txt").read_text() == "keep me"
+
+
+def test_the_same_from_a_real_shell(workplace):
+    done = potstill(*DISTILL, "--loss", "kll", cwd=workplace)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_version_and_help(tmp_path):
+    assert potstill("--version", cwd=tmp_path).stdout == f"potstill {__version__}\n"
+    for arguments in ([], ["--help"], ["distill", "--help"], ["evaluate", "--help"]):
+        done = potstill(*arguments, cwd=tmp_path)
+        assert done.returncode == 0
+        assert done.stderr == ""
+    assert "--student" in potstill("distill", "--help", cwd=tmp_path).stdout
+
+
+def test_help_does_not_wait_for_pytorch(tmp_path):
+    code = "import sys; sys.argv = ['potstill', '--help']\nfrom potstill.cli.main import main\ntry: main()\n" \
+           "except SystemExit: pass\nassert 'torch' not in sys.modules"  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+def test_distill_then_evaluate_inspect_and_report(workplace):
+    done = potstill(*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "quiet when piped"
+    assert "mlp_8" in done.stdout
+    assert (workplace / "out" / "report.html").exists()
+    student = "out/students/mlp_8.safetensors"
+    evaluated = potstill("evaluate", student, "cartpole.safetensors", "--episodes", "10", "--json", cwd=workplace)
+    printed = json.loads(evaluated.stdout)
+    assert [policy["score"]["episodes"] for policy in printed["policies"]] == [10, 10]
+    assert printed["policies"][1]["score"]["mean"] == 500
+    facts = json.loads(potstill("inspect", student, "--json", cwd=workplace).stdout)
+    assert (facts["network"], facts["parameters"], facts["task"]) == ("mlp:8", 58, "CartPole-v1")
+    assert "mlp:8" in potstill("inspect", student, cwd=workplace).stdout
+    assert potstill("report", "out", cwd=workplace).stdout == "out/report.html\n"
+    again = potstill(*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", "--resume", cwd=workplace)
+    assert again.returncode == 0
+    assert again.stderr == "out was finished already\n"
+
+
+def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace):
+    arguments = [*DISTILL, "--hours", "3", "--updates", "300", "--episodes", "2"]
+    process = subprocess.Popen(
+        [EXECUTABLE, *arguments], cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if (workplace / "out" / "checkpoint" / "state.safetensors").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert f"go on with: potstill {' '.join(arguments)} --resume" in stderr
+    assert not (workplace / "out" / "result.json").exists()
+    assert potstill(*arguments, "--resume", cwd=workplace).returncode == 0
+    assert (workplace / "out" / "result.json").exists()

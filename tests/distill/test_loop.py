@@ -1,0 +1,109 @@
+"""The loop on small real tasks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from potstill import Policy, PotstillError, load
+from potstill.distill.loop import Progress, distill, learning_rate, updates_until
+from potstill.distill.options import Options, name_students
+from potstill.distill.run import new_state, plan, run
+
+SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 40}
+
+
+def finish(options: Options, out: Path, resume: bool = False) -> dict:
+    for _ in run(plan(options), out, resume, ["potstill", "distill"]):
+        pass
+    return json.loads((out / "result.json").read_text())
+
+
+def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file, tmp_path):
+    before = {name: tensor.clone() for name, tensor in load(cartpole_file).network.state_dict().items()}
+    options = Options(cartpole_file, ("mlp:16-16", "mlp:8", "mlp:8"), hours=0.2, **SMALL)
+    planned = plan(options)
+    for _ in run(planned, tmp_path / "run", False, ["potstill"]):
+        pass
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    for name, tensor in planned.teacher.network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert [student["name"] for student in result["students"]] == ["mlp_16-16", "mlp_8", "mlp_8-2"]
+    played = result["students"][0]["tasks"][0]
+    assert played["normalised"]["mean"] > 0.95
+    assert played["agreement"] > 0.9
+    assert result["teachers"][0]["score"]["mean"] == 500
+    assert result["students"][1]["tasks"] != result["students"][2]["tasks"], "each student has a start of its own"
+    student = load(tmp_path / "run" / "students" / "mlp_8.safetensors")
+    assert (student.task, student.outputs_are) == ("CartPole-v1", "logits")
+    assert student.provenance["teacher_sha256"] == result["teachers"][0]["sha256"]
+    assert not (tmp_path / "run" / "checkpoint").exists(), "a finished run needs no gigabytes to go on from"
+
+
+@pytest.mark.parametrize("loss", ["nll", "mse"])
+def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tmp_path):
+    options = Options(
+        cartpole_file, ("mlp:16",), loss=loss, optimizer="rmsprop", schedule="constant", hours=0.1, **SMALL
+    )
+    result = finish(options, tmp_path / "run")
+    assert result["students"][0]["tasks"][0]["agreement"] > 0.8
+    assert load(tmp_path / "run" / "students" / "mlp_16.safetensors").outputs_are == "logits"
+
+
+def test_updates_and_steps_are_counted_exactly(cartpole_file):
+    options = Options(cartpole_file, ("mlp:4",), hours=1.5, updates=100, envs=30, threads=1)
+    planned = plan(options)
+    state = new_state(planned)
+    steps = {"n": 0}
+    optimizer = state.students[0].optimizer
+    optimizer.register_step_post_hook(lambda *_: steps.update(n=steps["n"] + 1))
+    hours = [p for p in distill(planned.teacher, state, options, 1.0, False, 1) if p.stage == "hour"]
+    assert hours == [Progress("hour", 1, 2, 1), Progress("hour", 2, 2, 2)]
+    assert steps["n"] == state.updates == updates_until(2, options) == 150
+    assert state.memory.rows * options.envs == 81_000
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing(cartpole_file):
+    options = Options(cartpole_file, ("mlp:4",), learning_rate=1.0)
+    rates = [learning_rate(update, 1000, options) for update in range(1000)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == pytest.approx(1.0, abs=2e-3)
+    assert rates.index(max(rates)) == 19
+    assert rates[-1] < 1e-5
+    constant = Options(cartpole_file, ("mlp:4",), schedule="constant", optimizer="rmsprop")
+    assert {learning_rate(update, 10, constant) for update in range(10)} == {2.5e-4}
+
+
+def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
+    options = Options(
+        teacher_pong, ("net3", "small=cnn:8-8-8:16"), hours=0.01, updates=2000, envs=9, episodes=2, threads=2
+    )
+    result = finish(options, tmp_path / "run")
+    assert result["teachers"][0]["parameters"] == 1_687_206
+    assert [s["parameters"] for s in result["students"]][0] == 61_174
+    assert result["budget"] == {"teacher_steps": 540, "updates": 20, "seconds": result["budget"]["seconds"]}
+    assert result["protocol"]["name"] == "rusu2016"
+    assert len(result["students"][1]["tasks"][0]["score"]["returns"]) == 2
+
+
+def test_repeated_students_are_numbered_and_names_are_kept():
+    named = name_students(("net3", "net3", "a=net3", "mlp:8-8"))
+    assert named == {"net3": "net3", "net3-2": "net3", "a": "net3", "mlp_8-8": "mlp:8-8"}
+
+
+@pytest.mark.parametrize("spec", ["=net3", "../x=net3", ".x=net3", "a b=net3", "x/y=net3"])
+def test_a_name_that_would_leave_the_folder_is_refused(spec):
+    with pytest.raises(PotstillError, match="a name is letters"):
+        name_students((spec,))
+
+
+def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teacher: Policy, tmp_path):
+    options = Options(cartpole_file, ("mlp:8",), act="sample", hours=0.1, **{**SMALL, "updates": 300})
+    result = finish(options, tmp_path / "run")
+    assert result["protocol"]["act"] == "sample"
+    assert result["teachers"][0]["other_act"]["act"] == "greedy"
+    cartpole_teacher.outputs_are = "q"
+    cartpole_teacher.save(tmp_path / "q.safetensors")
+    with pytest.raises(PotstillError, match="Q-values are no distribution"):
+        plan(Options(tmp_path / "q.safetensors", ("mlp:8",), act="sample"))

@@ -1,0 +1,185 @@
+"""The same seed gives the same bits, also across an interruption at any moment."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill import PotstillError
+from potstill.distill.options import Options
+from potstill.distill.run import plan, run
+
+COMMAND = ["potstill", "distill"]
+
+
+def options(teacher: Path, **changes: object) -> Options:
+    small = {"hours": 3.0, "updates": 30, "envs": 20, "episodes": 4, "threads": 2, "memory_hours": 2.0}
+    return Options(teacher, ("mlp:8", "mlp:4:tanh"), **{**small, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {path.name: load_file(path) for path in sorted((out / "students").iterdir())}
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name, tensors in first.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, second[name][key]), (name, key)
+
+
+def run_until(out: Path, choice: Options, stage: str, done: int, resume: bool = False) -> None:
+    """Run to a progress record, then drop everything that isn't on disk."""
+    for progress in run(plan(choice), out, resume, COMMAND):
+        if progress.stage == stage and progress.done >= done:
+            return
+    raise AssertionError("the run ended before")
+
+
+def run_all(out: Path, choice: Options, resume: bool = False) -> dict:
+    for _ in run(plan(choice), out, resume, COMMAND):
+        pass
+    return json.loads((out / "result.json").read_text())
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(cartpole_file, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run_all(tmp_path / name, options(cartpole_file, hours=0.5, seed=seed))
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        assert_same_bits(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("stage", "done"), [("play", 1000), ("learn", 30), ("play", 100_000), ("learn", 90), ("evaluate", 1)]
+)
+def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, tmp_path, stage, done):
+    # Three hours with a memory of two: the ring has wrapped, shards have been dropped.
+    choice = options(cartpole_file)
+    whole = run_all(tmp_path / "whole", choice)
+    run_until(tmp_path / "cut", choice, stage, done)
+    resumed = run_all(tmp_path / "cut", choice, resume=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "cut" / "metrics.jsonl").read_text()
+    for key in ("students", "teachers", "random", "protocol"):
+        assert whole[key] == resumed[key]
+
+
+def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path):
+    # An hour is a hundred control steps here, so that boundaries fall within episodes.
+    for name in ("whole", "cut"):
+        script = f"""
+import potstill.distill.loop as loop, potstill.distill.options as o, potstill.distill.run as r
+loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = r.STEPS_PER_HOUR = 800
+from pathlib import Path
+choice = o.Options(Path({str(teacher_pong)!r}), ("net3",), hours=3.0, updates=8, envs=8, episodes=1, threads=2)
+def go(resume, stop):
+    for p in r.run(r.plan(choice), Path({str(tmp_path / name)!r}), resume, ["potstill", "distill"]):
+        if p.stage == "evaluate" or (stop and p.stage == "learn" and p.hour == 2): return
+if {name == "cut"}: go(False, True)
+go({name == "cut"}, False)
+"""
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=200)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(cartpole_file, tmp_path):
+    choice = options(cartpole_file)
+    run_all(tmp_path / "whole", choice)
+    script = f"""
+from pathlib import Path
+from potstill.distill.options import Options
+from potstill.distill.run import plan, run
+for _ in run(plan(Options(Path({str(cartpole_file)!r}), ("mlp:8", "mlp:4:tanh"), hours=3.0, updates=30, envs=20,
+    episodes=4, threads=2, memory_hours=2.0)), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill", "distill"]): pass
+"""
+    kills = 0
+    for attempt in range(8):
+        resume = (tmp_path / "cut" / "config.json").exists()
+        process = subprocess.Popen([sys.executable, "-c", script.replace("RESUME", str(resume))])
+        time.sleep(2.2 + 0.55 * attempt)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+        for path in (tmp_path / "cut").rglob("*.json"):
+            json.loads(path.read_text())
+        for path in (tmp_path / "cut").rglob("*.safetensors"):
+            load_file(path)
+    run_all(tmp_path / "cut", choice, resume=True)
+    assert kills >= 3
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_is_left_alone(cartpole_file, tmp_path):
+    choice = options(cartpole_file, hours=0.5)
+    run_all(tmp_path / "run", choice)
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    run_all(tmp_path / "run", choice, resume=True)
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 5}, "was begun with seed 0, not 5"),
+        ({"batch": 64}, "was begun with batch 128, not 64"),
+        ({"threads": 1}, "was begun with threads 2, not 1"),
+        ({"loss": "nll"}, "was begun with loss kl, not nll"),
+    ],
+)
+def test_a_run_is_not_resumed_under_other_options(cartpole_file, tmp_path, change, message):
+    run_until(tmp_path / "run", options(cartpole_file), "hour", 1)
+    with pytest.raises(PotstillError, match=message):
+        run_all(tmp_path / "run", options(cartpole_file, **change), resume=True)
+
+
+def test_a_run_is_not_written_over(cartpole_file, tmp_path):
+    run_until(tmp_path / "run", options(cartpole_file), "hour", 1)
+    with pytest.raises(PotstillError, match="is not empty: add --resume"):
+        run_all(tmp_path / "run", options(cartpole_file))
+    with pytest.raises(PotstillError, match="--resume: there is no run in"):
+        run_all(tmp_path / "nowhere", options(cartpole_file), resume=True)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "state"])
+def test_a_damaged_checkpoint_is_one_line(cartpole_file, tmp_path, damage):
+    run_until(tmp_path / "run", options(cartpole_file), "hour", 2)
+    folder = tmp_path / "run" / "checkpoint"
+    path = folder / ("state.safetensors" if damage == "state" else "memory-0001.npz")
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(PotstillError, match="start again without --resume") as error:
+        run_all(tmp_path / "run", options(cartpole_file), resume=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, tmp_path, monkeypatch):
+    choice = options(cartpole_file)
+    run_all(tmp_path / "whole", choice)
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if (tmp_path / "cut" / "checkpoint" / "memory-0001.npz").exists():
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PotstillError, match=r"cannot write .*: No space left on device"):
+        run_all(tmp_path / "cut", choice)
+    monkeypatch.undo()
+    assert not list((tmp_path / "cut").rglob("*.partial"))
+    run_all(tmp_path / "cut", choice, resume=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut")

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from potstill import Policy
+from potstill.evaluate import Player, play_episodes, random_player
+from potstill.tasks import Envs, EpisodeSeeds, make_task
+
+CARTPOLE = make_task("CartPole-v1")
+
+
+def returns(players: list[Player], episodes: int, seed: int = 0) -> list[dict[int, float]]:
+    scores: list[dict[int, float]] = [{} for _ in players]
+    for moment in play_episodes(players, CARTPOLE, list(range(episodes)), seed, 1):
+        for player, episode, score in moment.finished:
+            assert episode not in scores[player]
+            scores[player][episode] = score
+    return scores
+
+
+def test_every_player_plays_exactly_its_episodes(cartpole_teacher: Policy):
+    players = [
+        Player(cartpole_teacher, "greedy", 0.0),
+        random_player(CARTPOLE),
+        Player(cartpole_teacher, "sample", 0.0),
+    ]
+    scores = returns(players, 37)
+    assert [sorted(of) for of in scores] == [list(range(37))] * 3
+    assert set(scores[0].values()) == {500.0}
+    assert 15 < np.mean(list(scores[1].values())) < 30  # random CartPole: about 22
+
+
+def test_a_short_episode_counts_no_more_than_a_long_one():
+    # Random CartPole's lengths vary tenfold. Scored one start at a time there is nothing to choose from.
+    alone = []
+    for episode in range(60):
+        envs = Envs(CARTPOLE, 1, lambda env, k, e=episode: EpisodeSeeds(0, "evaluation")(0, e))
+        while not (finished := envs.step(np.array([envs.age[0] % 2]))):
+            pass
+        alone.append(finished[0].score)
+
+    jobs = iter(range(60))
+    current: dict[int, int] = {}
+
+    def seeds(env: int, episode: int) -> int:
+        current[env] = next(jobs, -1)
+        return EpisodeSeeds(0, "evaluation")(0, max(0, current[env]))
+
+    envs = Envs(CARTPOLE, 7, seeds)
+    scores: dict[int, float] = {}
+    while len(scores) < 60:
+        playing = dict(current)
+        for finished in envs.step(envs.age % 2):
+            if playing[finished.env] >= 0:
+                scores[playing[finished.env]] = finished.score
+    together = [scores[episode] for episode in range(60)]
+    assert together == alone
+
+
+def test_the_same_seed_gives_the_same_returns_and_another_does_not(cartpole_teacher: Policy):
+    players = [Player(cartpole_teacher, "greedy", 0.9)]
+    assert returns(players, 20) == returns(players, 20)
+    assert returns(players, 20) != returns(players, 20, seed=1)
+
+
+def test_evaluation_starts_are_on_evaluation_seeds(monkeypatch, cartpole_teacher: Policy):
+    seeds: list[int] = []
+    real = EpisodeSeeds.__call__
+    monkeypatch.setattr(EpisodeSeeds, "__call__", lambda self, e, k: seeds.append(real(self, e, k)) or seeds[-1])
+    returns([Player(cartpole_teacher, "greedy", 0.0)], 5)
+    assert len(seeds) >= 5
+    assert all(seed % 2 == 1 for seed in seeds)
+
+
+@pytest.mark.parametrize("task_id", ["CartPole-v1", "ALE/Freeway-v5"])
+def test_the_random_player_is_uniform(task_id):
+    task = make_task(task_id)
+    player = random_player(task)
+    observations = np.zeros((300 if task.is_atari else 3000, *task.observation_shape), task.observation_dtype)
+    actions = player.policy.act(observations, player.epsilon, np.random.default_rng(0))
+    shares = np.bincount(actions, minlength=task.num_actions) / len(actions)
+    np.testing.assert_allclose(shares, 1 / task.num_actions, atol=0.1)
