@@ -59,7 +59,7 @@ class Policy:
 
     @property
     def temperature(self) -> float:
-        """The distillation temperature its outputs ask for: Q-values are sharpened, logits are a distribution already."""
+        """The distillation temperature its outputs ask for: Q-values are sharpened, logits a distribution already."""
         return 0.01 if self.outputs_are == "q" else 1.0
 
     @property

@@ -81,7 +81,7 @@ def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
     )
     result = finish(options, tmp_path / "run")
     assert result["teachers"][0]["parameters"] == 1_687_206
-    assert [s["parameters"] for s in result["students"]][0] == 61_174
+    assert result["students"][0]["parameters"] == 61_174
     assert result["budget"] == {"teacher_steps": 540, "updates": 20, "seconds": result["budget"]["seconds"]}
     assert result["protocol"]["name"] == "rusu2016"
     assert len(result["students"][1]["tasks"][0]["score"]["returns"]) == 2

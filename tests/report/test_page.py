@@ -16,10 +16,10 @@ def result() -> dict:
     student = {"name": "<b>small</b>", "spec": "net3", "parameters": 100, "file": "students/small.safetensors",
                "loss": "kl", "temperature": 1.0, "seed": 0, "tasks": [played]}  # fmt: skip
     return {
-        "schema": 1, "command": ["potstill", "distill", "--teacher", "a b.zip"], "seed": 0, "versions": {"potstill": "0"},
-        "protocol": {"name": "gymnasium", "act": "greedy", "epsilon": 0.0},
-        "teachers": [{"name": "big", "task": "T-v0", "sha256": "0", "network": "dqn", "parameters": 1000, "outputs": "q",
-                      "score": SCORE}],
+        "schema": 1, "command": ["potstill", "distill", "--teacher", "a b.zip"], "seed": 0,
+        "versions": {"potstill": "0"}, "protocol": {"name": "gymnasium", "act": "greedy", "epsilon": 0.0},
+        "teachers": [{"name": "big", "task": "T-v0", "sha256": "0", "network": "dqn", "parameters": 1000,
+                      "outputs": "q", "score": SCORE}],
         "students": [student, {**student, "name": "other"}], "random": SCORE,
         "budget": {"teacher_steps": 540, "updates": 20, "seconds": {"play": 1.0, "total": 2.0}},
     }  # fmt: skip

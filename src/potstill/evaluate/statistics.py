@@ -37,7 +37,7 @@ class Score:
 
 
 def relative(student: Score, teacher: Score) -> Estimate | None:
-    """student / teacher, the paper's measure; None where the teacher's mean isn't positive, and a ratio says nothing."""
+    """student / teacher, the paper's measure; None where the teacher's mean isn't positive: it would say nothing."""
     if teacher.mean <= 0:
         return None
     return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
