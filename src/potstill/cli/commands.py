@@ -72,8 +72,9 @@ class Demo:
             options = Options(
                 teacher=teacher,
                 student=("net1", "net2", "net3"),
-                hours=1.0,
-                updates=2000,
+                hours=2.0,
+                updates=2250,
+                envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
                 seed=self.seed,
                 threads=self.threads,
                 device=self.device,
@@ -124,6 +125,8 @@ class Evaluate:
         from potstill.tasks import Task, make_task
         from potstill.teachers import load
 
+        if not self.policy:
+            raise PotstillError("evaluate: name at least one POLICY file")
         if self.episodes < 1:
             raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
         if self.epsilon is not None and not 0 <= self.epsilon <= 1:
@@ -212,5 +215,7 @@ class Report:
     def run(self, command: list[str]) -> None:
         from potstill.report import write_report
 
+        if not self.runs:
+            raise PotstillError("report: name at least one of RUNS, a run directory")
         for folder in self.runs:
             print(write_report(folder))

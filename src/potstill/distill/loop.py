@@ -8,10 +8,13 @@ saves, shows progress and stops.
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.evaluate import play_threads
@@ -101,9 +104,7 @@ def distill(
         hour = state.hours + 1
         torch.set_num_threads(play_threads(teacher, threads))
         yield from _play(teacher, state, rows_until(hour, options), hour, options)
-        tiny = all(student.policy.num_parameters < TINY for student in state.students)
-        torch.set_num_threads(1 if tiny else threads)
-        yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16)
+        yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16, threads)
         state.hours = hour
         yield Progress("hour", hour, num_hours(options), hour)
 
@@ -124,43 +125,61 @@ def _play(teacher: Policy, state: State, rows: int, hour: int, options: Options)
 
 
 def _learn(
-    state: State, updates: int, hour: int, options: Options, temperature: float, bf16: bool
+    state: State, updates: int, hour: int, options: Options, temperature: float, bf16: bool, threads: int
 ) -> Iterator[Progress]:
-    loss_of = LOSSES[options.loss]
     total = updates_until(options.hours, options)
     if state.updates == 0:
         observations, _ = state.memory.sample(STANDARDISE_ON, state.sample_rng)
         for student in state.students:
             standardise(student.policy.network, observations.to(options.device))
-    sums: dict[str, torch.Tensor] = {}
+    # Two students on a core each learn a fifth faster than one after the other on both cores.
+    tiny = all(student.policy.num_parameters < TINY for student in state.students)
+    side_by_side = options.device == "cpu" and not tiny and min(threads, len(state.students)) > 1
+    largest_first = sorted(state.students, key=lambda student: -student.policy.num_parameters)
+    sums: dict[str, Tensor] = {}
     start, since = time.perf_counter(), state.updates
-    while state.updates < updates:
-        observations, labels = state.memory.sample(options.batch, state.sample_rng)
-        observations, labels = observations.to(options.device), labels.to(options.device)
-        best = labels.argmax(-1)
-        if observations.dtype == torch.uint8:  # once for all students
-            observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
-        rate = learning_rate(state.updates, total, options)
-        for student in state.students:
-            with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
-                outputs = student.policy.network(observations)
-            outputs = outputs.float()
-            loss = loss_of(outputs, labels, temperature).mean()
-            for group in student.optimizer.param_groups:
-                group["lr"] = rate
-            student.optimizer.zero_grad()
-            loss.backward()
-            student.optimizer.step()
-            with torch.no_grad():
-                now = torch.stack([loss.detach(), (outputs.argmax(-1) == best).float().mean()])
+    torch.set_num_threads(1 if tiny or side_by_side else threads)
+    with ThreadPoolExecutor(threads if side_by_side else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        spread = pool.map if side_by_side else map
+        while state.updates < updates:
+            observations, labels = state.memory.sample(options.batch, state.sample_rng)
+            observations, labels = observations.to(options.device), labels.to(options.device)
+            if observations.dtype == torch.uint8:  # once for all students
+                observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
+            rate = learning_rate(state.updates, total, options)
+            step = partial(_update, observations, labels, rate, options, temperature, bf16)
+            for student, now in zip(largest_first, spread(step, largest_first), strict=True):
                 sums[student.name] = sums[student.name] + now if student.name in sums else now
-        state.updates += 1
-        if state.updates % REPORT_EVERY == 0 or state.updates == updates:
-            means = {name: (value / (state.updates - since)).tolist() for name, value in sums.items()}
-            state.seconds["learn"] += time.perf_counter() - start
-            losses, agreement = ({name: mean[i] for name, mean in means.items()} for i in (0, 1))
-            yield Progress("learn", state.updates, total, hour, losses, agreement)
-            sums, start, since = {}, time.perf_counter(), state.updates
+            state.updates += 1
+            if state.updates % REPORT_EVERY == 0 or state.updates == updates:
+                means = {s.name: (sums[s.name] / (state.updates - since)).tolist() for s in state.students}
+                state.seconds["learn"] += time.perf_counter() - start
+                losses, agreement = ({name: mean[i] for name, mean in means.items()} for i in (0, 1))
+                yield Progress("learn", state.updates, total, hour, losses, agreement)
+                sums, start, since = {}, time.perf_counter(), state.updates
+
+
+def _update(
+    observations: Tensor,
+    labels: Tensor,
+    rate: float,
+    options: Options,
+    temperature: float,
+    bf16: bool,
+    student: Student,
+) -> Tensor:
+    """One optimiser step of one student; returns its loss and its agreement with the labels, (2,)."""
+    with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
+        outputs = student.policy.network(observations)
+    outputs = outputs.float()
+    loss = LOSSES[options.loss](outputs, labels, temperature).mean()
+    for group in student.optimizer.param_groups:
+        group["lr"] = rate
+    student.optimizer.zero_grad()
+    loss.backward()
+    student.optimizer.step()
+    with torch.no_grad():
+        return torch.stack([loss.detach(), (outputs.argmax(-1) == labels.argmax(-1)).float().mean()])
 
 
 def learning_rate(update: int, total: int, options: Options) -> float:
