@@ -11,7 +11,7 @@ PONG = make_task("ALE/Pong-v5").under(max_frames=1200)
 
 def play(threads: int, players: list[Player], **more) -> tuple[dict, int, list[int]]:
     scores, states, agreed = {}, 0, [0] * len(more.get("watched", []))
-    for tally in evaluate(players, PONG, 6, 0, threads, **more):
+    for tally in evaluate(players, PONG, 0, threads, **more):
         scores |= {(player, episode): score for player, episode, score in tally.finished}
         states += tally.states
         agreed = [a + b for a, b in zip(agreed, tally.agreed, strict=True)]
@@ -20,16 +20,16 @@ def play(threads: int, players: list[Player], **more) -> tuple[dict, int, list[i
 
 def test_processes_play_every_episode_once_and_always_the_same(teacher_pong):
     teacher = load(teacher_pong)
-    players = [Player(teacher, "greedy", 0.05), random_player(PONG)]
+    players = [Player(teacher, "greedy", 0.05, 6), random_player(PONG, 3)]
     first, second = (play(2, players, watched=[teacher]) for _ in range(2))
-    assert sorted(first[0]) == [(player, episode) for player in range(2) for episode in range(6)]
+    assert sorted(first[0]) == [*[(0, episode) for episode in range(6)], *[(1, episode) for episode in range(3)]]
     assert first == second
     assert first[1] > 50
     assert first[2] == [first[1]], "a policy agrees with itself"
 
 
 def test_without_chance_the_number_of_processes_changes_nothing(teacher_pong):
-    players = [Player(load(teacher_pong), "greedy", 0.0)]
+    players = [Player(load(teacher_pong), "greedy", 0.0, 6)]
     assert play(1, players)[0] == play(2, players)[0] == play(3, players)[0]
 
 
@@ -38,4 +38,4 @@ def test_a_worker_that_dies_is_noticed(teacher_pong, monkeypatch):
     if not os.path.exists("/bin/false"):
         pytest.skip("no /bin/false")
     with pytest.raises((RuntimeError, BrokenPipeError)):
-        play(2, [random_player(PONG)])
+        play(2, [random_player(PONG, 6)])

@@ -8,9 +8,10 @@ from potstill.tasks import Envs, EpisodeSeeds, make_task
 CARTPOLE = make_task("CartPole-v1")
 
 
-def returns(players: list[Player], episodes: int, seed: int = 0) -> list[dict[int, float]]:
+def returns(players: list[Player], seed: int = 0) -> list[dict[int, float]]:
     scores: list[dict[int, float]] = [{} for _ in players]
-    for moment in play_episodes(players, CARTPOLE, list(range(episodes)), seed, 1):
+    jobs = [(index, episode) for index, player in enumerate(players) for episode in range(player.episodes)]
+    for moment in play_episodes(players, CARTPOLE, jobs, seed, 1):
         for player, episode, score in moment.finished:
             assert episode not in scores[player]
             scores[player][episode] = score
@@ -19,12 +20,12 @@ def returns(players: list[Player], episodes: int, seed: int = 0) -> list[dict[in
 
 def test_every_player_plays_exactly_its_episodes(cartpole_teacher: Policy):
     players = [
-        Player(cartpole_teacher, "greedy", 0.0),
-        random_player(CARTPOLE),
-        Player(cartpole_teacher, "sample", 0.0),
+        Player(cartpole_teacher, "greedy", 0.0, 37),
+        random_player(CARTPOLE, 20),
+        Player(cartpole_teacher, "sample", 0.0, 37),
     ]
-    scores = returns(players, 37)
-    assert [sorted(of) for of in scores] == [list(range(37))] * 3
+    scores = returns(players)
+    assert [sorted(of) for of in scores] == [list(range(37)), list(range(20)), list(range(37))]
     assert set(scores[0].values()) == {500.0}
     assert 15 < np.mean(list(scores[1].values())) < 30  # random CartPole: about 22
 
@@ -57,16 +58,16 @@ def test_a_short_episode_counts_no_more_than_a_long_one():
 
 
 def test_the_same_seed_gives_the_same_returns_and_another_does_not(cartpole_teacher: Policy):
-    players = [Player(cartpole_teacher, "greedy", 0.9)]
-    assert returns(players, 20) == returns(players, 20)
-    assert returns(players, 20) != returns(players, 20, seed=1)
+    players = [Player(cartpole_teacher, "greedy", 0.9, 20)]
+    assert returns(players) == returns(players)
+    assert returns(players) != returns(players, seed=1)
 
 
 def test_evaluation_starts_are_on_evaluation_seeds(monkeypatch, cartpole_teacher: Policy):
     seeds: list[int] = []
     real = EpisodeSeeds.__call__
     monkeypatch.setattr(EpisodeSeeds, "__call__", lambda self, e, k: seeds.append(real(self, e, k)) or seeds[-1])
-    returns([Player(cartpole_teacher, "greedy", 0.0)], 5)
+    returns([Player(cartpole_teacher, "greedy", 0.0, 5)])
     assert len(seeds) >= 5
     assert all(seed % 2 == 1 for seed in seeds)
 
@@ -74,7 +75,7 @@ def test_evaluation_starts_are_on_evaluation_seeds(monkeypatch, cartpole_teacher
 @pytest.mark.parametrize("task_id", ["CartPole-v1", "ALE/Freeway-v5"])
 def test_the_random_player_is_uniform(task_id):
     task = make_task(task_id)
-    player = random_player(task)
+    player = random_player(task, 1)
     observations = np.zeros((300 if task.is_atari else 3000, *task.observation_shape), task.observation_dtype)
     actions = player.policy.act(observations, player.epsilon, np.random.default_rng(0))
     shares = np.bincount(actions, minlength=task.num_actions) / len(actions)

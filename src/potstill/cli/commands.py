@@ -73,7 +73,7 @@ class Demo:
                 teacher=teacher,
                 student=("net1", "net2", "net3"),
                 hours=2.0,
-                updates=2250,
+                updates=1600,
                 envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
                 seed=self.seed,
                 threads=self.threads,
@@ -147,7 +147,7 @@ class Evaluate:
             of_task.setdefault(task, []).append((path, policy))
         records: list[dict[str, Any]] = []
         for task, policies in of_task.items():
-            players = [Player(policy, self.act, task.protocol.epsilon) for _, policy in policies]
+            players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in policies]
             for (path, _), score in zip(policies, score_policies(players, task, self), strict=True):
                 record = score.record()
                 records.append(

@@ -35,12 +35,12 @@ def show_progress(progress: Iterable[Progress]) -> None:
 
 def score_policies(players: list[Player], task: Task, options: "Evaluate") -> list[Score]:
     """Play the policies' episodes under a bar."""
-    returns = [[0.0] * options.episodes for _ in players]
+    returns = [[0.0] * player.episodes for player in players]
     done = 0
     with _bars() as bars:
-        row = bars.add_task(STAGES["evaluate"], total=options.episodes * len(players))
+        row = bars.add_task(STAGES["evaluate"], total=sum(map(len, returns)))
         threads = options.threads or os.cpu_count() or 1
-        for tally in evaluate(players, task, options.episodes, options.seed, threads):
+        for tally in evaluate(players, task, options.seed, threads):
             for player, episode, score in tally.finished:
                 returns[player][episode] = score
                 done += 1

@@ -41,7 +41,7 @@ def save(folder: Path, state: State, options: Options) -> None:
     }
     tensors: dict[str, Tensor] = {}
     for student in state.students:
-        for name, tensor in student.policy.network.state_dict().items():
+        for name, tensor in student.learner.state_dict().items():
             tensors[f"{student.name}/network/{name}"] = tensor
         for index, slots in student.optimizer.state_dict()["state"].items():
             for slot, tensor in slots.items():
@@ -68,7 +68,8 @@ def load(folder: Path, state: State, options: Options) -> None:
             content: dict[str, Any] = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         for student in state.students:
-            _load_student(student.policy.network, student.optimizer, student.name, tensors)
+            _load_student(student.learner, student.optimizer, student.name, tensors)
+            student.keep()
         state.hours, state.updates = content["hours"], content["updates"]
         state.seconds = content["seconds"]
         state.play_rng.bit_generator.state = content["play_rng"]

@@ -5,6 +5,7 @@ Each hour of play (54,000 control steps) is followed by its updates, as in Rusu 
 saves, shows progress and stops.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -14,24 +15,24 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.evaluate import play_threads
 from potstill.losses import LOSSES
-from potstill.memory import Replay
-from potstill.networks import scale, standardise
+from potstill.memory import Replay, Sample
+from potstill.networks import fold_batch_norm, scale, with_batch_norm
+from potstill.networks.build import Network
 from potstill.policy import Policy, choose
 from potstill.tasks import Envs
 
 REPORT_EVERY = 50
 """Updates between two progress records."""
+DEFAULT_RATE = {("adam", True): 1e-2, ("adam", False): 1.5e-3, ("rmsprop", True): 2.5e-4, ("rmsprop", False): 2.5e-4}
+"""Peak learning rate by optimiser and batch normalisation."""
 TINY = 20_000
 """Parameters up to which sharing an update between threads costs more than it saves."""
-STANDARDISE_ON = 512
-"""Observations from which students are initialised."""
-WARMUP = 0.02
-"""Share of the updates over which the cosine schedule first rises: the first ones decide whether a student wakes."""
+WARMUP = 0.1
+"""Share of the updates over which the cosine schedule first rises."""
 
 
 @dataclass
@@ -40,7 +41,14 @@ class Student:
 
     name: str
     policy: Policy
+    """As it was at the end of the last hour: what plays and what is saved."""
+    learner: Network
+    """The policy's network as it learns, batch-normalised or not."""
     optimizer: torch.optim.Optimizer
+
+    def keep(self) -> None:
+        """Make the policy what the learner has become."""
+        self.policy.network = fold_batch_norm(self.learner)
 
 
 @dataclass
@@ -100,22 +108,36 @@ def distill(
         bf16: whether updates are computed in bfloat16 (weights stay float32).
         threads: of arithmetic.
     """
-    while state.hours < num_hours(options):
-        hour = state.hours + 1
-        torch.set_num_threads(play_threads(teacher, threads))
-        yield from _play(teacher, state, rows_until(hour, options), hour, options)
-        yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16, threads)
-        state.hours = hour
-        yield Progress("hour", hour, num_hours(options), hour)
+    # On the CPU whole networks share the cores, not the loops inside them: OpenMP's idle threads would spin on the
+    # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
+    workers = max(threads, len(state.students))
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        while state.hours < num_hours(options):
+            hour = state.hours + 1
+            yield from _play(teacher, state, rows_until(hour, options), hour, options, pool, threads)
+            yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16, pool, threads)
+            for student in state.students:
+                student.keep()
+            state.hours = hour
+            yield Progress("hour", hour, num_hours(options), hour)
 
 
-def _play(teacher: Policy, state: State, rows: int, hour: int, options: Options) -> Iterator[Progress]:
+def _play(
+    teacher: Policy, state: State, rows: int, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
+) -> Iterator[Progress]:
     envs, memory = state.envs, state.memory
+    driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
+    parts = np.array_split(np.arange(options.envs), play_threads(teacher, threads))
+    torch.set_num_threads(1)
     while memory.rows < rows:
         start = time.perf_counter()
-        outputs = teacher.outputs(envs.observations)
+        outputs = torch.cat(list(pool.map(lambda part: teacher.outputs(envs.observations[part]), parts)))
         labelled = time.perf_counter()
         memory.add(envs.observations, envs.age, outputs)
+        for index, student in enumerate(state.students):
+            its = np.arange(index, driven, len(state.students))
+            if len(its):
+                outputs[its] = student.policy.outputs(envs.observations[its])
         envs.step(choose(outputs, options.play_epsilon, state.play_rng, options.act))
         state.seconds["label"] += labelled - start
         state.seconds["play"] += time.perf_counter() - labelled
@@ -125,74 +147,77 @@ def _play(teacher: Policy, state: State, rows: int, hour: int, options: Options)
 
 
 def _learn(
-    state: State, updates: int, hour: int, options: Options, temperature: float, bf16: bool, threads: int
+    state: State,
+    updates: int,
+    hour: int,
+    options: Options,
+    temperature: float,
+    bf16: bool,
+    pool: ThreadPoolExecutor,
+    threads: int,
 ) -> Iterator[Progress]:
     total = updates_until(options.hours, options)
-    if state.updates == 0:
-        observations, _ = state.memory.sample(STANDARDISE_ON, state.sample_rng)
-        for student in state.students:
-            standardise(student.policy.network, observations.to(options.device))
-    # Two students on a core each learn a fifth faster than one after the other on both cores.
     tiny = all(student.policy.num_parameters < TINY for student in state.students)
     side_by_side = options.device == "cpu" and not tiny and min(threads, len(state.students)) > 1
-    largest_first = sorted(state.students, key=lambda student: -student.policy.num_parameters)
-    sums: dict[str, Tensor] = {}
-    start, since = time.perf_counter(), state.updates
     torch.set_num_threads(1 if tiny or side_by_side else threads)
-    with ThreadPoolExecutor(threads if side_by_side else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        spread = pool.map if side_by_side else map
-        while state.updates < updates:
-            observations, labels = state.memory.sample(options.batch, state.sample_rng)
-            observations, labels = observations.to(options.device), labels.to(options.device)
-            if observations.dtype == torch.uint8:  # once for all students
-                observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
-            rate = learning_rate(state.updates, total, options)
-            step = partial(_update, observations, labels, rate, options, temperature, bf16)
-            for student, now in zip(largest_first, spread(step, largest_first), strict=True):
-                sums[student.name] = sums[student.name] + now if student.name in sums else now
-            state.updates += 1
-            if state.updates % REPORT_EVERY == 0 or state.updates == updates:
-                means = {s.name: (sums[s.name] / (state.updates - since)).tolist() for s in state.students}
-                state.seconds["learn"] += time.perf_counter() - start
-                losses, agreement = ({name: mean[i] for name, mean in means.items()} for i in (0, 1))
-                yield Progress("learn", state.updates, total, hour, losses, agreement)
-                sums, start, since = {}, time.perf_counter(), state.updates
+    spread = pool.map if side_by_side else map
+    while state.updates < updates:
+        start = time.perf_counter()
+        several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
+        # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
+        samples = [state.memory.draw(options.batch, state.sample_rng) for _ in range(several)]
+        rates = [learning_rate(update, total, options) for update in range(state.updates, state.updates + several)]
+        learn = partial(_updates, state.memory, samples, rates, options, temperature, bf16)
+        means = list(spread(learn, state.students))
+        state.updates += several
+        state.seconds["learn"] += time.perf_counter() - start
+        losses = {student.name: loss for student, (loss, _) in zip(state.students, means, strict=True)}
+        agreement = {student.name: agreed for student, (_, agreed) in zip(state.students, means, strict=True)}
+        yield Progress("learn", state.updates, total, hour, losses, agreement)
 
 
-def _update(
-    observations: Tensor,
-    labels: Tensor,
-    rate: float,
+def _updates(
+    memory: Replay,
+    samples: list[Sample],
+    rates: list[float],
     options: Options,
     temperature: float,
     bf16: bool,
     student: Student,
-) -> Tensor:
-    """One optimiser step of one student; returns its loss and its agreement with the labels, (2,)."""
-    with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
-        outputs = student.policy.network(observations)
-    outputs = outputs.float()
-    loss = LOSSES[options.loss](outputs, labels, temperature).mean()
-    for group in student.optimizer.param_groups:
-        group["lr"] = rate
-    student.optimizer.zero_grad()
-    loss.backward()
-    student.optimizer.step()
-    with torch.no_grad():
-        return torch.stack([loss.detach(), (outputs.argmax(-1) == labels.argmax(-1)).float().mean()])
+) -> tuple[float, float]:
+    """Some optimiser steps of one student; returns its mean loss and its agreement with the labels."""
+    sums = torch.zeros(2, device=options.device)
+    for sample, rate in zip(samples, rates, strict=True):
+        observations, labels = (tensor.to(options.device) for tensor in memory.take(*sample))
+        if observations.dtype == torch.uint8:
+            observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
+        with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
+            outputs = student.learner(observations)
+        outputs = outputs.float()
+        loss = LOSSES[options.loss](outputs, labels, temperature).mean()
+        for group in student.optimizer.param_groups:
+            group["lr"] = rate
+        student.optimizer.zero_grad()
+        loss.backward()
+        student.optimizer.step()
+        with torch.no_grad():
+            sums += torch.stack([loss, (outputs.argmax(-1) == labels.argmax(-1)).float().mean()])
+    loss, agreement = (sums / len(samples)).tolist()
+    return loss, agreement
 
 
 def learning_rate(update: int, total: int, options: Options) -> float:
     """The rate of the `update`-th of `total` updates."""
-    peak = options.learning_rate or {"adam": 1.5e-3, "rmsprop": 2.5e-4}[options.optimizer]
+    peak = options.learning_rate or DEFAULT_RATE[options.optimizer, options.batch_norm]
     if options.schedule == "constant":
         return peak
     return peak * min(1.0, (update + 1) / (WARMUP * total)) * 0.5 * (1 + math.cos(math.pi * update / total))
 
 
-def make_optimizer(policy: Policy, options: Options) -> torch.optim.Optimizer:
-    """The optimiser of one student; its rate is set at each update."""
-    parameters = policy.network.parameters()
+def new_student(name: str, policy: Policy, options: Options) -> Student:
+    """A student that begins as `policy`."""
+    learner = with_batch_norm(policy.network) if options.batch_norm else copy.deepcopy(policy.network)
+    parameters = learner.parameters()
     if options.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=0.0)
-    return torch.optim.Adam(parameters, lr=0.0, fused=True)
+        return Student(name, policy, learner, torch.optim.RMSprop(parameters, lr=0.0))
+    return Student(name, policy, learner, torch.optim.Adam(parameters, lr=0.0, betas=(0.9, 0.99), fused=True))

@@ -29,12 +29,18 @@ class Options:
     """Hours of play to learn from; one is 54,000 control steps."""
     updates: int = 5000
     """Minibatch updates after each hour of play (the paper: 10,000)."""
+    driver: str = "teacher"
+    """Who acts while the teacher labels: teacher, student, or mix:SHARE of the environments driven by the students in
+    turn (DAgger), from the second hour on."""
     batch: int = 128
     """Samples in a minibatch."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """rmsprop is the paper's."""
     learning_rate: float | None = None
-    """Default: 1.5e-3 for adam, 2.5e-4 for rmsprop."""
+    """The highest. Default: 0.01 for adam (1.5e-3 without --batch-norm), 2.5e-4 for rmsprop."""
+    batch_norm: bool = True
+    """Students learn with batch normalisation, which goes into their weights when they are saved: the networks stay
+    as they are named."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: a short rise, then down to 0; constant: none of it."""
     envs: int = 60
@@ -75,12 +81,31 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise PotstillError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        if self.batch_norm and self.batch < 2:
+            raise PotstillError("--batch 1: batch normalisation needs two samples; add --no-batch-norm")
         if not 0 <= self.play_epsilon <= 1:
             raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
+        _ = self.student_share
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         if self.hours * STEPS_PER_HOUR < 4 * self.envs:
             raise PotstillError(f"--hours {self.hours}: less than four steps for each of {self.envs} environments")
+
+    @property
+    def student_share(self) -> float:
+        """Share of the environments that students drive.
+
+        Raises:
+            PotstillError: `driver` is none of the three.
+        """
+        kind, _, share = self.driver.partition(":")
+        try:
+            value = {"teacher": 0.0, "student": 1.0}[self.driver] if kind != "mix" else float(share)
+        except (KeyError, ValueError):
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise PotstillError(f"--driver {self.driver}: must be teacher, student or mix:SHARE, as in mix:0.5")
+        return value
 
     def record(self) -> dict[str, Any]:
         """The options as JSON."""

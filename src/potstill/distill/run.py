@@ -7,6 +7,7 @@ runs/<name>/config.json    what to run again       metrics.jsonl   one JSON obje
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import Progress, State, Student, distill, make_optimizer, num_hours, rows_until
+from potstill.distill.loop import Progress, State, Student, distill, new_student, num_hours, rows_until
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, evaluate, normalised, random_player, relative
@@ -34,6 +35,8 @@ from potstill.teachers import load
 from potstill.version import __version__
 
 SCHEMA = 1
+RANDOM_SHARE = 0.25
+"""Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ def new_state(plan: Plan) -> State:
                 task=task.id, provenance=provenance,
             )  # fmt: skip
         policy.to(options.device)
-        students.append(Student(name, policy, make_optimizer(policy, options)))
+        students.append(new_student(name, policy, options))
     return State(
         envs=Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads),
         memory=Replay(
@@ -235,24 +238,23 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
     """Score the teacher, the students and chance on the same starts; count agreement on the teacher's states."""
     options, task, teacher = plan.options, plan.task, plan.teacher
     act, epsilon = task.protocol.act, task.protocol.epsilon
-    players = {"teacher": Player(teacher, act, epsilon)}
-    players |= {f"student {name}": Player(policy, act, epsilon) for name, policy in students.items()}
-    players["random"] = random_player(task)
+    episodes = options.episodes
+    players = {"teacher": Player(teacher, act, epsilon, episodes)}
+    players |= {f"student {name}": Player(policy, act, epsilon, episodes) for name, policy in students.items()}
     other_act: Act = "sample" if act == "greedy" else "greedy"
     if teacher.outputs_are == "logits":
-        players["teacher, other act"] = Player(teacher, other_act, epsilon)
-    returns = [[0.0] * options.episodes for _ in players]
+        players["teacher, other act"] = Player(teacher, other_act, epsilon, episodes)
+    players["random"] = random_player(task, math.ceil(episodes * RANDOM_SHARE))
+    returns = [[0.0] * player.episodes for player in players.values()]
     agreed = np.zeros(len(students), np.int64)
     states = done = 0
-    for tally in evaluate(
-        list(players.values()), task, options.episodes, options.seed, plan.threads, list(students.values())
-    ):
+    for tally in evaluate(list(players.values()), task, options.seed, plan.threads, list(students.values())):
         for player, episode, score in tally.finished:
             returns[player][episode] = score
         done += len(tally.finished)
         states += tally.states
         agreed += tally.agreed
-        yield Progress("evaluate", done, options.episodes * len(players), num_hours(options))
+        yield Progress("evaluate", done, sum(map(len, returns)), num_hours(options))
     scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
     teacher_record: dict[str, Any] = {
         "name": options.teacher.stem,

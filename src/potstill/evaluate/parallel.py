@@ -4,7 +4,7 @@ Emulators and small networks leave cores idle in turn when one process owns them
 two processes play net3 at 4.2 k decisions/s, one process with two threads at 3.1–3.6 k; the DQN at
 3.1 k against 2.0–2.3 k. Threads in one process are slower still (1.2 k: they wait for each other).
 
-A worker is this module run as a program: it reads one pickled `_Share` from its parent and writes
+A worker runs `work` in a fresh interpreter: it reads one pickled `_Share` from its parent and writes
 pickled `Tally`s back. Nothing is unpickled that didn't come from our own process.
 """
 
@@ -43,29 +43,29 @@ class Tally:
 class _Share:
     players: list[Player]
     task: Task
-    episodes: list[int]
+    jobs: list[tuple[int, int]]
     seed: int
     watched: list[Policy]
     threads: int
 
 
 def evaluate(
-    players: list[Player], task: Task, episodes: int, seed: int, threads: int, watched: list[Policy] | None = None
+    players: list[Player], task: Task, seed: int, threads: int, watched: list[Policy] | None = None
 ) -> Iterator[Tally]:
-    """Play `episodes` episodes with each player; count how often `watched` policies agree with the first.
+    """Play each player's episodes; count how often `watched` policies agree with the first.
 
     Args:
         players: who plays.
         task: what is played.
-        episodes: how many each: 0 … episodes − 1 of the evaluation's starts.
         seed: of starts and chance. The same seed and threads give the same returns.
         threads: cores to use; Atari on the CPU takes a process for each.
         watched: policies asked about each eighth of the first player's states.
     """
     on_cpu = all(player.policy.device == "cpu" for player in players)
-    processes = min(threads, episodes) if task.is_atari and on_cpu else 1
+    jobs = [(index, episode) for index, player in enumerate(players) for episode in range(player.episodes)]
+    processes = min(threads, len(jobs)) if task.is_atari and on_cpu else 1
     shares = [
-        _Share(players, task, list(range(worker, episodes, processes)), seed, watched or [], threads // processes)
+        _Share(players, task, jobs[worker::processes], seed, watched or [], threads // processes)
         for worker in range(processes)
     ]
     yield from _play(shares[0]) if processes == 1 else _play_in_processes(shares)
@@ -74,7 +74,7 @@ def evaluate(
 def _play(share: _Share) -> Iterator[Tally]:
     finished: list[tuple[int, int, float]] = []
     states, agreed = 0, [0] * len(share.watched)
-    for tick, moment in enumerate(play_episodes(share.players, share.task, share.episodes, share.seed, share.threads)):
+    for tick, moment in enumerate(play_episodes(share.players, share.task, share.jobs, share.seed, share.threads)):
         finished += moment.finished
         firsts = moment.player == 0
         if share.watched and tick % AGREEMENT_EVERY == 0 and firsts.any():
@@ -94,7 +94,7 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
         with selectors.DefaultSelector() as selector:
             for share in shares:
                 worker = subprocess.Popen(
-                    [sys.executable, "-m", __name__],
+                    [sys.executable, "-c", f"from {__name__} import work; work()"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is the parent's to handle
@@ -123,16 +123,10 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
                 worker.stdout.close()
 
 
-def _main() -> None:
+def work() -> None:
+    """A worker's whole life."""
     share: _Share = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(share.threads)
     for tally in _play(share):
         sys.stdout.buffer.write(pickle.dumps(tally))
         sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    # As the module that others import, not as "__main__": the parent unpickles what is written.
-    from potstill.evaluate import parallel
-
-    parallel._main()

@@ -25,11 +25,12 @@ SMALL = 1_000_000
 
 @dataclass(frozen=True)
 class Player:
-    """A policy and how it plays."""
+    """A policy, how it plays, and how many episodes: 0 … episodes − 1 of the evaluation's starts."""
 
     policy: Policy
     act: Act
     epsilon: float
+    episodes: int
 
 
 @dataclass(frozen=True)
@@ -46,25 +47,27 @@ class Moment:
     """(player, episode, return) of the episodes that ended with this step."""
 
 
-def play_episodes(players: list[Player], task: Task, episodes: list[int], seed: int, threads: int) -> Iterator[Moment]:
-    """Play exactly these `episodes` with each player, on evaluation seeds, in this process.
+def play_episodes(
+    players: list[Player], task: Task, jobs: list[tuple[int, int]], seed: int, threads: int
+) -> Iterator[Moment]:
+    """Play exactly these episodes, on evaluation seeds, in this process.
 
     Args:
         players: who plays.
         task: what is played; its protocol's act and epsilon give way to the players'.
-        episodes: which of the evaluation's starts; the same for every player.
+        jobs: (player, episode), in the order they are begun.
         seed: of the starts and of chance.
         threads: of emulators and large networks.
     """
-    queue = _Queue(len(players), episodes, seed)
-    left = len(players) * len(episodes)
+    queue = _Queue(jobs, seed)
+    left = len(jobs)
     envs = Envs(task, min(MAX_ENVS, left), queue, threads)
-    rng = np.random.default_rng([seed, 1, *episodes[:1]])
+    rng = np.random.default_rng([seed, 1, jobs[0][1]])
     before = torch.get_num_threads()
     try:
         while left:
-            jobs = [queue.job[env] for env in range(envs.num_envs)]
-            who = np.array([player for player, _ in jobs])
+            begun = [queue.job[env] for env in range(envs.num_envs)]
+            who = np.array([player for player, _ in begun])
             observations = envs.observations
             actions, best = np.zeros((2, envs.num_envs), np.int64)
             for index, player in enumerate(players):
@@ -74,7 +77,7 @@ def play_episodes(players: list[Player], task: Task, episodes: list[int], seed: 
                     outputs = player.policy.outputs(observations[its])
                     best[its] = outputs.argmax(-1).numpy()
                     actions[its] = choose(outputs, player.epsilon, rng, player.act)
-            ended = [(*jobs[f.env], f.score) for f in envs.step(actions) if jobs[f.env] != IDLE]
+            ended = [(*begun[f.env], f.score) for f in envs.step(actions) if begun[f.env] != IDLE]
             left -= len(ended)
             yield Moment(observations, who, best, ended)
     finally:
@@ -87,7 +90,7 @@ def play_threads(policy: Policy, threads: int) -> int:
     return 1 if policy.num_parameters < SMALL else threads
 
 
-def random_player(task: Task) -> Player:
+def random_player(task: Task, episodes: int) -> Player:
     """Plays uniformly at random: the zero of `normalised`."""
     head = nn.Linear(1, task.num_actions)
     nn.init.zeros_(head.weight)
@@ -95,7 +98,7 @@ def random_player(task: Task) -> Player:
     network = Network(nn.Sequential(_One()), head)
     dtype = "uint8" if task.is_atari else "float32"
     policy = Policy(network, NetworkSpec("mlp", (), (1,)), "logits", task.observation_shape, dtype, task.id)
-    return Player(policy, "greedy", 1.0)
+    return Player(policy, "greedy", 1.0, episodes)
 
 
 class _One(nn.Module):
@@ -111,8 +114,8 @@ IDLE = (-1, -1)
 class _Queue:
     """Gives an environment that begins an episode the next (player, episode) of the list, and its seed."""
 
-    def __init__(self, players: int, episodes: list[int], seed: int) -> None:
-        self._jobs = iter([(player, episode) for player in range(players) for episode in episodes])
+    def __init__(self, jobs: list[tuple[int, int]], seed: int) -> None:
+        self._jobs = iter(jobs)
         self._seeds = EpisodeSeeds(seed, "evaluation")
         self.job: dict[int, tuple[int, int]] = {}
         """What each environment plays."""

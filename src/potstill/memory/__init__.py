@@ -1,5 +1,5 @@
 """What was played: frames stored once, stacks rebuilt at sampling."""
 
-from potstill.memory.replay import Replay
+from potstill.memory.replay import Replay, Sample
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "Sample"]

@@ -17,6 +17,9 @@ from torch import Tensor
 from potstill.errors import PotstillError
 from potstill.files import atomic_write
 
+Sample = tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]
+"""Rows, counted from the first ever added, and environments."""
+
 
 class Replay:
     """A ring of rows; a row is one control step of every environment.
@@ -74,15 +77,19 @@ class Replay:
         self.labels[row] = labels.numpy()
         self.rows += 1
 
-    def sample(
-        self, batch: int, rng: np.random.Generator
-    ) -> tuple[Shaped[Tensor, "batch ..."], Float32[Tensor, "batch labels"]]:
-        """Draw observations and labels uniformly, with replacement."""
+    def draw(self, batch: int, rng: np.random.Generator) -> Sample:
+        """Draw rows and environments uniformly, with replacement: what `take` takes."""
         held = min(self.rows, self.capacity)
         complete = self.stack - 1 if self.rows > self.capacity else 0
         offsets = rng.integers(complete, held, batch)  # rows, from the oldest held
         envs = rng.integers(0, self.num_envs, batch)
-        return self.take(self.rows - held + offsets, envs)
+        return self.rows - held + offsets, envs
+
+    def sample(
+        self, batch: int, rng: np.random.Generator
+    ) -> tuple[Shaped[Tensor, "batch ..."], Float32[Tensor, "batch labels"]]:
+        """Draw observations and labels uniformly, with replacement."""
+        return self.take(*self.draw(batch, rng))
 
     def take(
         self, rows: Int64[np.ndarray, " batch"], envs: Int64[np.ndarray, " batch"]
