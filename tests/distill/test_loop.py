@@ -73,12 +73,35 @@ def test_updates_and_steps_are_counted_exactly(cartpole_file):
 def test_the_learning_rate_rises_then_falls_to_nothing(cartpole_file):
     options = Options(cartpole_file, ("mlp:4",), learning_rate=1.0)
     rates = [learning_rate(update, 1000, options) for update in range(1000)]
-    assert rates[0] == pytest.approx(0.05)
-    assert max(rates) == pytest.approx(1.0, abs=2e-3)
-    assert rates.index(max(rates)) == 19
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(0.976, abs=2e-3)
+    assert rates.index(max(rates)) == 99
     assert rates[-1] < 1e-5
     constant = Options(cartpole_file, ("mlp:4",), schedule="constant", optimizer="rmsprop")
     assert {learning_rate(update, 10, constant) for update in range(10)} == {2.5e-4}
+
+
+@pytest.mark.parametrize(("driver", "short"), [("teacher", 0), ("mix:0.5", 10), ("student", 20)])
+def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, driver, short):
+    # After a single update a student can't hold the pole up: its environments' episodes are short.
+    options = Options(cartpole_file, ("mlp:4", "mlp:3"), hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0)
+    planned = plan(options)
+    state = new_state(planned)
+    after = [
+        state.envs.episode.copy()
+        for progress in distill(planned.teacher, state, options, 1.0, False, 1)
+        if progress.stage == "hour"
+    ]
+    assert after[0].max() <= 6
+    assert (after[1] - after[0] > 12).sum() == short
+
+
+def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):
+    options = Options(cartpole_file, ("mlp:16",), batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
+    state = new_state(plan(options))
+    student = state.students[0]
+    assert student.learner.state_dict().keys() == student.policy.network.state_dict().keys()
+    assert learning_rate(0, 1, options) == 1.5e-3
 
 
 def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):

@@ -63,8 +63,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(cartpole_file, t
     ("stage", "done"), [("play", 1000), ("learn", 30), ("play", 100_000), ("learn", 90), ("evaluate", 1)]
 )
 def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, tmp_path, stage, done):
-    # Three hours with a memory of two: the ring has wrapped, shards have been dropped.
-    choice = options(cartpole_file)
+    # Three hours with a memory of two: the ring has wrapped, shards have been dropped. Students drive, too.
+    choice = options(cartpole_file, driver="mix:0.5")
     whole = run_all(tmp_path / "whole", choice)
     run_until(tmp_path / "cut", choice, stage, done)
     resumed = run_all(tmp_path / "cut", choice, resume=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from potstill import PotstillError
-from potstill.networks import NetworkSpec, build, num_parameters
+from potstill.networks import NetworkSpec, build, fold_batch_norm, num_parameters, with_batch_norm
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,36 @@ def test_a_fresh_network_tells_frames_apart():
     torch.manual_seed(0)
     frames = torch.rand(16, 4, 84, 84) * 0.2
     assert build(NetworkSpec.parse("net3"), (4, 84, 84), 6)(frames).std(0).mean() > 0.01
+
+
+@pytest.mark.parametrize(("spec", "shape"), [("net3", (4, 84, 84)), ("mlp:16-8", (5,)), ("mlp:16-8:tanh", (5,))])
+def test_folded_batch_norm_computes_the_same_in_the_network_that_was_named(spec, shape):
+    torch.manual_seed(0)
+    plain = build(NetworkSpec.parse(spec), shape, 6)
+    learner = with_batch_norm(plain)
+    optimizer = torch.optim.Adam(learner.parameters(), 0.01)
+    for _ in range(20):
+        loss = learner(torch.rand(16, *shape) * 3 - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folded = fold_batch_norm(learner)
+    assert [(n, p.shape) for n, p in folded.named_parameters()] == [(n, p.shape) for n, p in plain.named_parameters()]
+    observations = torch.rand(32, *shape) * 3 - 1
+    assert not torch.allclose(folded(observations), plain(observations), atol=0.1)
+    torch.testing.assert_close(folded(observations), learner.eval()(observations), rtol=1e-4, atol=1e-5)
+
+
+def test_folding_leaves_the_learner_as_it_is_and_a_plain_network_alike():
+    learner = with_batch_norm(build(NetworkSpec.parse("mlp:4"), (3,), 2))
+    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    fold_batch_norm(learner)
+    assert learner.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
+    plain = build(NetworkSpec.parse("mlp:4"), (3,), 2)
+    folded = fold_batch_norm(plain)
+    torch.testing.assert_close(folded.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert next(folded.parameters()) is not next(plain.parameters())
 
 
 @pytest.mark.parametrize(("spec", "shape"), [("net3", (4,)), ("mlp:8", (4, 84, 84)), ("net1", (4, 20, 20))])

@@ -73,8 +73,9 @@ class Demo:
                 teacher=teacher,
                 student=("net1", "net2", "net3"),
                 hours=2.0,
-                updates=1600,
+                updates=2000,
                 envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
+                play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
                 seed=self.seed,
                 threads=self.threads,
                 device=self.device,
