@@ -235,7 +235,7 @@ def new_state(plan: Plan) -> State:
 
 
 def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, None, dict[str, Any]]:
-    """Score the teacher, the students and chance on the same starts; count agreement on the teacher's states."""
+    """Score the teacher, the students and chance; count agreement on the teacher's states."""
     options, task, teacher = plan.options, plan.task, plan.teacher
     act, epsilon = task.protocol.act, task.protocol.epsilon
     episodes = options.episodes

@@ -1,8 +1,8 @@
 """Playing a list of episodes that is fixed beforehand, every one of them to its end.
 
-"The first n episodes to finish" would favour short ones. Here each policy's episodes are its own
-list of starts, the same for every policy; environments take them from one queue, so that none
-stands idle while another plays, and nothing ends before the last is over.
+"The first n episodes to finish" would favour short ones. Here each policy's episodes are a list;
+environments take them from one queue, so that none stands idle while another plays, and nothing
+ends before the last is over.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ SMALL = 1_000_000
 
 @dataclass(frozen=True)
 class Player:
-    """A policy, how it plays, and how many episodes: 0 … episodes − 1 of the evaluation's starts."""
+    """A policy, how it plays, and how many episodes."""
 
     policy: Policy
     act: Act
@@ -59,10 +59,11 @@ def play_episodes(
         seed: of the starts and of chance.
         threads: of emulators and large networks.
     """
-    queue = _Queue(jobs, seed)
+    queue = _Queue(jobs, EpisodeSeeds(seed, "evaluation"))
     left = len(jobs)
     envs = Envs(task, min(MAX_ENVS, left), queue, threads)
     rng = np.random.default_rng([seed, 1, jobs[0][1]])
+    threads_of = [play_threads(player.policy, threads) for player in players]
     before = torch.get_num_threads()
     try:
         while left:
@@ -73,7 +74,7 @@ def play_episodes(
             for index, player in enumerate(players):
                 its = np.flatnonzero(who == index)
                 if len(its):
-                    torch.set_num_threads(play_threads(player.policy, threads))
+                    torch.set_num_threads(threads_of[index])
                     outputs = player.policy.outputs(observations[its])
                     best[its] = outputs.argmax(-1).numpy()
                     actions[its] = choose(outputs, player.epsilon, rng, player.act)
@@ -112,14 +113,15 @@ IDLE = (-1, -1)
 
 
 class _Queue:
-    """Gives an environment that begins an episode the next (player, episode) of the list, and its seed."""
+    """Gives an environment that begins an episode the next (player, episode) of the list, and its first seed."""
 
-    def __init__(self, jobs: list[tuple[int, int]], seed: int) -> None:
-        self._jobs = iter(jobs)
-        self._seeds = EpisodeSeeds(seed, "evaluation")
+    def __init__(self, jobs: list[tuple[int, int]], seeds: EpisodeSeeds) -> None:
+        self._jobs, self._seeds = iter(jobs), seeds
+        self._share = jobs[0][1]
+        """Tells the shares of several processes apart: the first episode of each is another."""
         self.job: dict[int, tuple[int, int]] = {}
         """What each environment plays."""
 
-    def __call__(self, env: int, episode: int) -> int:
+    def __call__(self, env: int, episode: int) -> int | None:
         self.job[env] = next(self._jobs, IDLE)
-        return self._seeds(0, max(0, self.job[env][1]))
+        return self._seeds(env, self._share) if episode == 0 else None

@@ -50,8 +50,9 @@ class Envs:
 
     task: Task
     num_envs: int
-    seeds: Callable[[int, int], int]
-    """From (copy, how many episodes it played before) to the next one's seed: `EpisodeSeeds`, or a queue of starts."""
+    seeds: Callable[[int, int], int | None]
+    """From (copy, how many episodes it played before) to the next one's seed, as `EpisodeSeeds` does; None: go on with
+    the copy's own generator, which the first seed began. For a seed ALE loads the ROM again, which takes 0.1 s."""
     threads: int = 0
     """Emulator threads (Atari); 0: one a core."""
 
@@ -129,7 +130,7 @@ class Envs:
         chosen = np.flatnonzero(which).tolist()
         seeds = [self.seeds(env, int(self.episode[env])) for env in chosen]
         if self.task.is_atari:
-            seed: Any = np.array(seeds, dtype=np.int64)
+            seed: Any = np.array([-1 if seed is None else seed for seed in seeds], dtype=np.int64)
         else:
             by_env = dict(zip(chosen, seeds, strict=True))
             seed = [by_env.get(env) for env in range(self.num_envs)]
