@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,12 @@ def test_distill_then_evaluate_inspect_and_report(workplace):
     assert again.stderr == "out was finished already\n"
 
 
-def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace):
-    arguments = [*DISTILL, "--hours", "3", "--updates", "300", "--episodes", "2"]
+def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, request):
+    # Whoever runs the tests in the background may have Ctrl-C ignored; a child would inherit that.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
+    arguments = [*DISTILL, "--hours", "3", "--updates", "1500", "--episodes", "2"]
     process = subprocess.Popen(
         [EXECUTABLE, *arguments], cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
