@@ -52,6 +52,54 @@ def test_a_snapshot_is_come_back_to_exactly(task_id, steps):
     np.testing.assert_array_equal(again.observations, envs.observations)
 
 
+def test_atari_is_come_back_to_across_seeds(monkeypatch):
+    monkeypatch.setattr("potstill.tasks.envs.ATARI_EPISODES_A_SEED", 3)
+    task = make_task("ALE/Breakout-v5")
+    envs = Envs(task, 3, TRAINING)
+    rng = np.random.default_rng(1)
+    play(envs, 1000, rng)
+    while set((envs.episode % 3).tolist()) != {0, 1, 2}:
+        envs.step(rng.integers(0, 4, 3))
+    assert envs.episode.min() > 3
+    again = Envs(task, 3, TRAINING)
+    again.restore(envs.snapshot())
+    rng = np.random.default_rng(2), np.random.default_rng(2)
+    assert play(envs, 400, rng[0]) == play(again, 400, rng[1])
+    np.testing.assert_array_equal(again.observations, envs.observations)
+
+
+@pytest.mark.parametrize(
+    "game",
+    [
+        "BeamRider",
+        "Breakout",
+        "Enduro",
+        "Freeway",
+        "MsPacman",
+        "Pong",
+        "Qbert",
+        "Riverraid",
+        "Seaquest",
+        "SpaceInvaders",
+    ],
+)
+def test_how_a_game_was_played_does_not_change_the_next(game):
+    # What `restore` stands on: after a reset nothing but the number of no-ops depends on what came before.
+    task = make_task(f"ALE/{game}-v5")
+    shown = []
+    for steps in (0, 150):
+        envs = Envs(task, 1, TRAINING)
+        play(envs, steps, np.random.default_rng(steps))
+        envs.restore({"episode": [2], "actions": [[]]})
+        envs.episode[0] += 1
+        if steps:
+            play(envs, steps, np.random.default_rng(7))
+        envs._begin(np.array([True]), from_seed=False)
+        play(envs, 200, np.random.default_rng(3))
+        shown.append(envs.observations)
+    np.testing.assert_array_equal(*shown)
+
+
 def test_there_are_no_dead_rows():
     envs = Envs(make_task("CartPole-v1"), 2, TRAINING)
     rng = np.random.default_rng(0)

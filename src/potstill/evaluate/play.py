@@ -19,6 +19,8 @@ from potstill.tasks import Envs, EpisodeSeeds, Task
 from potstill.tasks.spec import Act
 
 MAX_ENVS = 32
+IDLE = (-1, -1)
+"""What an environment plays when the list is at its end."""
 SMALL = 1_000_000
 """Parameters up to which a network is computed on one thread while emulators hold the cores."""
 
@@ -59,16 +61,18 @@ def play_episodes(
         seed: of the starts and of chance.
         threads: of emulators and large networks.
     """
-    queue = _Queue(jobs, EpisodeSeeds(seed, "evaluation"))
+    seeds = EpisodeSeeds(seed, "evaluation")
+    share = jobs[0][1]  # tells several processes' shares apart: the first episode of each is another
     left = len(jobs)
-    envs = Envs(task, min(MAX_ENVS, left), queue, threads)
-    rng = np.random.default_rng([seed, 1, jobs[0][1]])
+    envs = Envs(task, min(MAX_ENVS, left), lambda env, episode: seeds(env + MAX_ENVS * share, episode), threads)
+    queue = iter(jobs)
+    playing = [next(queue) for _ in range(envs.num_envs)]
+    rng = np.random.default_rng([seed, 1, share])
     threads_of = [play_threads(player.policy, threads) for player in players]
     before = torch.get_num_threads()
     try:
         while left:
-            begun = [queue.job[env] for env in range(envs.num_envs)]
-            who = np.array([player for player, _ in begun])
+            who = np.array([player for player, _ in playing])
             observations = envs.observations
             actions, best = np.zeros((2, envs.num_envs), np.int64)
             for index, player in enumerate(players):
@@ -78,7 +82,11 @@ def play_episodes(
                     outputs = player.policy.outputs(observations[its])
                     best[its] = outputs.argmax(-1).numpy()
                     actions[its] = choose(outputs, player.epsilon, rng, player.act)
-            ended = [(*begun[f.env], f.score) for f in envs.step(actions) if begun[f.env] != IDLE]
+            ended: list[tuple[int, int, float]] = []
+            for finished in envs.step(actions):
+                if playing[finished.env] != IDLE:
+                    ended.append((*playing[finished.env], finished.score))
+                    playing[finished.env] = next(queue, IDLE)
             left -= len(ended)
             yield Moment(observations, who, best, ended)
     finally:
@@ -107,21 +115,3 @@ class _One(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return torch.ones(len(observations), 1)
-
-
-IDLE = (-1, -1)
-
-
-class _Queue:
-    """Gives an environment that begins an episode the next (player, episode) of the list, and its first seed."""
-
-    def __init__(self, jobs: list[tuple[int, int]], seeds: EpisodeSeeds) -> None:
-        self._jobs, self._seeds = iter(jobs), seeds
-        self._share = jobs[0][1]
-        """Tells the shares of several processes apart: the first episode of each is another."""
-        self.job: dict[int, tuple[int, int]] = {}
-        """What each environment plays."""
-
-    def __call__(self, env: int, episode: int) -> int | None:
-        self.job[env] = next(self._jobs, IDLE)
-        return self._seeds(env, self._share) if episode == 0 else None

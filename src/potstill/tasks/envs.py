@@ -1,8 +1,8 @@
-"""Many copies of a task, played in step, every episode from a seed of its own.
+"""Many copies of a task, played in step, every episode one that can be come back to.
 
-An episode is a pure function of its seed and the actions taken in it. Nothing else has to be saved
-to come back to the middle of one: ALE's vector env can't save the emulator's state, but it can be
-seeded, reset one copy at a time, and stepped again.
+An episode is a pure function of a seed, the number of resets since that seed, and the actions taken
+in it. Nothing else has to be saved to come back to the middle of one: ALE's vector env can't save the
+emulator's state, but it can be seeded, reset one copy at a time, and stepped again.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from potstill.tasks.spec import Task, make_gymnasium_env, rom_name
 
+ATARI_EPISODES_A_SEED = 32
+"""For a seed ALE loads the ROM again: 0.1 s, as long as 300 control steps. Without sticky actions a reset alone does as
+well: how many no-ops follow is all that chance decides, and it draws once a reset, whatever was played in between."""
+
 
 @dataclass(frozen=True)
 class EpisodeSeeds:
-    """A seed for every episode. Training seeds are even and evaluation seeds odd: they can't meet."""
+    """A seed for each episode that gets one. Training seeds are even and evaluation seeds odd: they can't meet."""
 
     seed: int
     stream: Literal["training", "evaluation"]
@@ -50,9 +54,9 @@ class Envs:
 
     task: Task
     num_envs: int
-    seeds: Callable[[int, int], int | None]
-    """From (copy, how many episodes it played before) to the next one's seed, as `EpisodeSeeds` does; None: go on with
-    the copy's own generator, which the first seed began. For a seed ALE loads the ROM again, which takes 0.1 s."""
+    seeds: Callable[[int, int], int]
+    """From (copy, how many episodes it played before) to the next one's seed, as `EpisodeSeeds` does. Atari's copies
+    ask for one each 32 episodes, and only reset for the others."""
     threads: int = 0
     """Emulator threads (Atari); 0: one a core."""
 
@@ -64,7 +68,8 @@ class Envs:
     """(num_envs,) which of its episodes each copy is in."""
 
     def __post_init__(self) -> None:
-        self._vector = _make_vector_env(self.task, self.num_envs, self.threads)
+        self._vector = make_vector_env(self.task, self.num_envs, self.threads)
+        self._episodes_a_seed = ATARI_EPISODES_A_SEED if self.task.is_atari and not self.task.protocol.sticky else 1
         self._restart(np.zeros(self.num_envs, dtype=np.int64))
 
     def step(self, actions: np.ndarray) -> list[Finished]:
@@ -86,7 +91,7 @@ class Envs:
             for e in np.flatnonzero(ended).tolist()
         ]
         self.episode[ended] += 1
-        self._begin(ended)
+        self._begin(ended, from_seed=False)
         return finished
 
     def snapshot(self) -> dict[str, Any]:
@@ -102,16 +107,16 @@ class Envs:
         for tick in range(longest):
             starting = lengths == longest - tick
             if tick and starting.any():
-                self._begin(starting)
+                self._begin(starting, from_seed=True)
             into = tick - (longest - lengths)
             actions = [h[i] if i >= 0 else 0 for h, i in zip(histories, into.tolist(), strict=True)]
             self.observations, rewards, terminations, truncations = self._step(np.array(actions, dtype=np.int64))
             self._scores += rewards
             idle = (terminations | truncations) & (into < 0)
             if idle.any():  # a copy that waits for its turn came to an end meanwhile
-                self._begin(idle)
+                self._begin(idle, from_seed=False)
         if (lengths == 0).any():
-            self._begin(lengths == 0)
+            self._begin(lengths == 0, from_seed=True)
         self.age = lengths.astype(np.int64)
         self._actions = [list(history) for history in histories]
 
@@ -123,23 +128,39 @@ class Envs:
         self.age = np.zeros(self.num_envs, dtype=np.int64)
         self._scores = np.zeros(self.num_envs)
         self._actions: list[list[int]] = [[] for _ in range(self.num_envs)]
-        self._begin(np.ones(self.num_envs, dtype=bool))
+        self._begin(np.ones(self.num_envs, dtype=bool), from_seed=True)
 
-    def _begin(self, which: np.ndarray) -> None:
-        """Reset the copies of the (num_envs,) mask, each to the seed of the episode it is in."""
-        chosen = np.flatnonzero(which).tolist()
-        seeds = [self.seeds(env, int(self.episode[env])) for env in chosen]
-        if self.task.is_atari:
-            seed: Any = np.array([-1 if seed is None else seed for seed in seeds], dtype=np.int64)
+    def _begin(self, which: np.ndarray, from_seed: bool) -> None:
+        """Reset the copies of the (num_envs,) mask to the start of the episode each is in.
+
+        Args:
+            which: the copies.
+            from_seed: come from the seed, over the resets since; otherwise from the episode before.
+        """
+        since = self.episode % self._episodes_a_seed
+        if from_seed:
+            for resets in range(int(since[which].max()) + 1):
+                self._reset(which & (since >= resets), seeded=resets == 0)
         else:
-            by_env = dict(zip(chosen, seeds, strict=True))
-            seed = [by_env.get(env) for env in range(self.num_envs)]
-        observations, _ = self._vector.reset(seed=seed, options={"reset_mask": which} if not which.all() else None)
-        self.observations = self._cast(observations)
+            for seeded in (True, False):
+                if (chosen := which & ((since == 0) == seeded)).any():
+                    self._reset(chosen, seeded)
         self.age[which] = 0
         self._scores[which] = 0
-        for env in chosen:
+        for env in np.flatnonzero(which).tolist():
             self._actions[env] = []
+
+    def _reset(self, which: np.ndarray, seeded: bool) -> None:
+        seeds: dict[int, int] = {}
+        if seeded:
+            first = self.episode - self.episode % self._episodes_a_seed
+            seeds = {env: self.seeds(env, int(first[env])) for env in np.flatnonzero(which).tolist()}
+        if self.task.is_atari:
+            seed: Any = np.array(list(seeds.values())) if seeded else None
+        else:
+            seed = [seeds.get(env) for env in range(self.num_envs)]
+        observations, _ = self._vector.reset(seed=seed, options={"reset_mask": which} if not which.all() else None)
+        self.observations = self._cast(observations)
 
     def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         observations, rewards, terminations, truncations, _ = self._vector.step(actions)
@@ -149,7 +170,8 @@ class Envs:
         return observations.astype(self.task.observation_dtype, copy=False)
 
 
-def _make_vector_env(task: Task, num_envs: int, threads: int) -> VectorEnv[Any, Any, Any]:
+def make_vector_env(task: Task, num_envs: int, threads: int) -> VectorEnv[Any, Any, Any]:
+    """The library's own vector env of a task, with its protocol's settings."""
     protocol = task.protocol
     if not task.is_atari:
         return SyncVectorEnv([lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
