@@ -6,7 +6,7 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,19 +68,20 @@ class Demo:
             raise PotstillError(f"--out {self.out} holds something else than a demo: choose another folder")
         if (self.out / "result.json").exists():
             shutil.rmtree(self.out)
-        with resources.as_file(resources.files("potstill") / "assets" / "pong-dqn.safetensors") as teacher:
-            options = Options(
-                teacher=teacher,
-                student=("net1", "net2", "net3"),
-                hours=2.0,
-                updates=2000,
-                envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
-                play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
-                seed=self.seed,
-                threads=self.threads,
-                device=self.device,
-            )
-            Distill(options, self.out, resume=config.exists()).run(command)
+        options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
+        Distill(options, self.out, resume=config.exists()).run(command)
+
+
+def demo_options() -> Options:
+    """What `potstill demo` distils."""
+    return Options(
+        teacher=Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors")),
+        student=("net1", "net2", "net3"),
+        hours=2.0,
+        updates=2000,
+        envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
+        play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
+    )
 
 
 def _is_demo(config: Path) -> bool:
@@ -88,6 +89,37 @@ def _is_demo(config: Path) -> bool:
         return json.loads(config.read_text())["command"][1] == "demo"
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure each stage of the loop against its own limit on this machine, in turns. Takes two minutes.
+
+    play: environments stepped and remembered, against ale-py's bare vector env. label: the teacher's outputs, against
+    its network's forward on a resident batch. sample: stacks out of the memory, against copying as many bytes. learn:
+    the students' updates, against their training steps on a resident batch. loop: all of it, against the sum of these
+    limits.
+    """
+
+    options: Options = field(default_factory=demo_options)
+    rounds: int = 5
+    """Each stage and its limit are measured once a round; figures are medians over the rounds."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import run_bench, show_bench
+        from potstill.distill.run import machine, plan, versions
+
+        if self.rounds < 1:
+            raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
+        planned = plan(self.options)
+        measured = run_bench(planned, self.rounds)
+        if self.json:
+            run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(planned.threads)}
+            print(json.dumps({**run, **{stage: figures.record() for stage, figures in measured.items()}}))
+        else:
+            show_bench(measured)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from potstill.cli.commands import Demo, Distill, Evaluate, Inspect, Report
+from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Report
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -16,6 +16,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def parse(argv: list[str]) -> Demo | Distill | Evaluate | Inspect | Report:
+def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Report:
     """The command that was typed.
 
     Raises:

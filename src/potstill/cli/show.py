@@ -10,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from potstill.bench import Measured, bench
 from potstill.distill.loop import Progress
+from potstill.distill.run import Plan
 from potstill.evaluate import Player, Score, evaluate
 from potstill.files import read_json
 from potstill.tasks import Task
@@ -46,6 +48,31 @@ def score_policies(players: list[Player], task: Task, options: "Evaluate") -> li
                 done += 1
                 bars.update(row, completed=done)
     return [Score(tuple(of)) for of in returns]
+
+
+def run_bench(plan: Plan, rounds: int) -> dict[str, Measured]:
+    """Measure under a bar."""
+    measuring = bench(plan, rounds)
+    with _bars() as bars:
+        row = bars.add_task("measuring")
+        while True:
+            try:
+                done, total = next(measuring)
+            except StopIteration as end:
+                return end.value
+            bars.update(row, completed=done, total=total)
+
+
+def show_bench(measured: dict[str, Measured]) -> None:
+    """The stages' rates beside their limits."""
+    table = Table()
+    for heading in ("stage", "rate", "limit", "fraction", "unit"):
+        table.add_column(heading, justify="left" if heading in ("stage", "unit") else "right")
+    for stage, figures in measured.items():
+        record = figures.record()
+        shown = (f"{record[key]:,.0f}" for key in ("rate", "limit"))
+        table.add_row(stage, *shown, f"{record['fraction']:.2f}", record["unit"])
+    Console(highlight=False).print(table)
 
 
 def show_result(out: Path, page: Path) -> None:

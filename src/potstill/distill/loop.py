@@ -15,6 +15,8 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Float32
+from torch import Tensor
 
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.evaluate import play_threads
@@ -114,24 +116,24 @@ def distill(
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while state.hours < num_hours(options):
             hour = state.hours + 1
-            yield from _play(teacher, state, rows_until(hour, options), hour, options, pool, threads)
-            yield from _learn(state, updates_until(hour, options), hour, options, temperature, bf16, pool, threads)
+            yield from play(teacher, state, rows_until(hour, options), hour, options, pool, threads)
+            yield from learn(state, updates_until(hour, options), hour, options, temperature, bf16, pool, threads)
             for student in state.students:
                 student.keep()
             state.hours = hour
             yield Progress("hour", hour, num_hours(options), hour)
 
 
-def _play(
+def play(
     teacher: Policy, state: State, rows: int, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
 ) -> Iterator[Progress]:
+    """Play, label and remember until the memory has seen `rows` rows."""
     envs, memory = state.envs, state.memory
     driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
-    parts = np.array_split(np.arange(options.envs), play_threads(teacher, threads))
     torch.set_num_threads(1)
     while memory.rows < rows:
         start = time.perf_counter()
-        outputs = torch.cat(list(pool.map(lambda part: teacher.outputs(envs.observations[part]), parts)))
+        outputs = label(teacher, envs.observations, pool, threads)
         labelled = time.perf_counter()
         memory.add(envs.observations, envs.age, outputs)
         for index, student in enumerate(state.students):
@@ -146,7 +148,15 @@ def _play(
             yield Progress("play", memory.rows * options.envs, total * options.envs, hour)
 
 
-def _learn(
+def label(
+    teacher: Policy, observations: np.ndarray, pool: ThreadPoolExecutor, threads: int
+) -> Float32[Tensor, "envs outputs"]:
+    """The teacher's outputs; a large teacher's a part on each thread."""
+    parts = np.array_split(observations, play_threads(teacher, threads))
+    return torch.cat(list(pool.map(teacher.outputs, parts)))
+
+
+def learn(
     state: State,
     updates: int,
     hour: int,
@@ -156,6 +166,7 @@ def _learn(
     pool: ThreadPoolExecutor,
     threads: int,
 ) -> Iterator[Progress]:
+    """Learn until there have been `updates` updates."""
     total = updates_until(options.hours, options)
     tiny = all(student.policy.num_parameters < TINY for student in state.students)
     side_by_side = options.device == "cpu" and not tiny and min(threads, len(state.students)) > 1
@@ -167,8 +178,9 @@ def _learn(
         # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
         samples = [state.memory.draw(options.batch, state.sample_rng) for _ in range(several)]
         rates = [learning_rate(update, total, options) for update in range(state.updates, state.updates + several)]
-        learn = partial(_updates, state.memory, samples, rates, options, temperature, bf16)
-        means = list(spread(learn, state.students))
+        means = list(
+            spread(partial(_updates, state.memory, samples, rates, options, temperature, bf16), state.students)
+        )
         state.updates += several
         state.seconds["learn"] += time.perf_counter() - start
         losses = {student.name: loss for student, (loss, _) in zip(state.students, means, strict=True)}
@@ -189,21 +201,29 @@ def _updates(
     sums = torch.zeros(2, device=options.device)
     for sample, rate in zip(samples, rates, strict=True):
         observations, labels = (tensor.to(options.device) for tensor in memory.take(*sample))
-        if observations.dtype == torch.uint8:
-            observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
-        with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
-            outputs = student.learner(observations)
-        outputs = outputs.float()
-        loss = LOSSES[options.loss](outputs, labels, temperature).mean()
         for group in student.optimizer.param_groups:
             group["lr"] = rate
-        student.optimizer.zero_grad()
-        loss.backward()
-        student.optimizer.step()
+        outputs, loss = update(student, observations, labels, options, temperature, bf16)
         with torch.no_grad():
             sums += torch.stack([loss, (outputs.argmax(-1) == labels.argmax(-1)).float().mean()])
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement
+
+
+def update(
+    student: Student, observations: Tensor, labels: Tensor, options: Options, temperature: float, bf16: bool
+) -> tuple[Tensor, Tensor]:
+    """One optimiser step on a minibatch; returns the student's outputs before it and the loss."""
+    if observations.dtype == torch.uint8:
+        observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
+    with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
+        outputs = student.learner(observations)
+    outputs = outputs.float()
+    loss = LOSSES[options.loss](outputs, labels, temperature).mean()
+    student.optimizer.zero_grad()
+    loss.backward()
+    student.optimizer.step()
+    return outputs, loss
 
 
 def learning_rate(update: int, total: int, options: Options) -> float:

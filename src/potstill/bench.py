@@ -1,0 +1,180 @@
+"""Each stage of the loop beside its own limit on this machine, measured in turns in one run.
+
+A stage is the loop's own code. Its limit is the same work without what the loop adds: the library's
+bare vector env, a network on a batch that lies ready, a plain copy.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_until, update, updates_until
+from potstill.distill.run import Plan, new_state
+from potstill.tasks.envs import make_vector_env
+
+SECONDS = 1.0
+"""How long a stage, or its limit, is measured in one round, at least."""
+ROWS = 20
+"""Rows played in one call."""
+LOOP_HOURS = 0.2
+"""Hours of play of the whole loop in one round."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A stage's rate and its limit's, round by round, in `unit` a second."""
+
+    unit: str
+    rates: tuple[float, ...]
+    limits: tuple[float, ...]
+
+    def record(self) -> dict[str, Any]:
+        """Medians over the rounds, and all of them, as JSON."""
+        return {
+            "rate": median(self.rates),
+            "limit": median(self.limits),
+            "fraction": median(rate / limit for rate, limit in zip(self.rates, self.limits, strict=True)),
+            "unit": f"{self.unit}/s",
+            "rates": self.rates,
+            "limits": self.limits,
+        }
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage and its limit: calls that do a piece of work and return how many units it was."""
+
+    unit: str
+    ours: Callable[[], int]
+    limit: Callable[[], int]
+
+
+def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str, Measured]]:
+    """Measure play, label, sample, learn and the whole loop; yields (measurements done, of how many).
+
+    Args:
+        plan: a run; its hours and seed don't matter.
+        rounds: every stage and limit is measured once a round, for a second at least.
+    """
+    options = replace(plan.options, hours=LOOP_HOURS, memory_hours=LOOP_HOURS)
+    plan = replace(plan, options=options)
+    plan.teacher.to(options.device)
+    steps = rows_until(LOOP_HOURS, options) * options.envs
+    samples = updates_until(LOOP_HOURS, options) * options.batch
+    rates: dict[str, list[tuple[float, float]]] = {}
+    with stages(plan) as to_measure:
+        total = rounds * (len(to_measure) + 1)
+        for _ in range(rounds):
+            limits: dict[str, float] = {}
+            for name, stage in to_measure.items():
+                limits[name] = _rate(stage.limit)
+                rates.setdefault(name, []).append((_rate(stage.ours), limits[name]))
+                yield sum(map(len, rates.values())), total
+            serial = steps / limits["play"] + steps / limits["label"] + samples / limits["learn"]
+            rates.setdefault("loop", []).append((steps / _loop_seconds(plan), steps / serial))
+            yield sum(map(len, rates.values())), total
+    units = {name: stage.unit for name, stage in to_measure.items()} | {"loop": "steps"}
+    return {name: Measured(units[name], *zip(*pairs, strict=True)) for name, pairs in rates.items()}
+
+
+@contextmanager
+def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
+    """The stages of a plan's loop, ready to be called."""
+    options, task, teacher = plan.options, plan.task, plan.teacher
+    state = new_state(plan)
+    envs, memory, rng = state.envs, state.memory, np.random.default_rng(0)
+    actions = rng.integers(0, task.num_actions, (ROWS, options.envs))
+    bare = make_vector_env(task, options.envs, plan.threads)
+    bare.reset(seed=0)
+    no_labels = torch.zeros(options.envs, task.num_actions)
+
+    def play_ours() -> int:
+        for row in actions:
+            memory.add(envs.observations, envs.age, no_labels)
+            envs.step(row)
+        return actions.size
+
+    def play_limit() -> int:
+        for row in actions:
+            bare.step(row)
+        return actions.size
+
+    with ThreadPoolExecutor(
+        max(plan.threads, len(state.students)), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        while memory.rows < memory.capacity:
+            play_ours()
+        resident = torch.as_tensor(envs.observations).to(options.device)
+
+        def label_ours() -> int:
+            torch.set_num_threads(1)
+            label(teacher, envs.observations, pool, plan.threads)
+            return options.envs
+
+        def label_limit() -> int:
+            torch.set_num_threads(plan.threads)
+            with torch.no_grad():
+                teacher.network(resident).cpu()
+            return options.envs
+
+        def sample_ours() -> int:
+            memory.sample(options.batch, rng)
+            return options.batch
+
+        batch, labels = (tensor.to(options.device) for tensor in memory.sample(options.batch, rng))
+        copy_of = np.empty_like(batch.cpu().numpy())
+        played = memory.frames.reshape(-1)[: copy_of.size * (memory.frames.size // copy_of.size)].reshape(
+            -1, copy_of.size
+        )
+
+        def sample_limit() -> int:
+            copy_of.reshape(-1)[:] = played[rng.integers(len(played))]
+            return options.batch
+
+        def learn_ours() -> int:
+            goal = state.updates + REPORT_EVERY
+            for _ in learn(state, goal, 1, options, plan.temperature, plan.bf16, pool, plan.threads):
+                pass
+            return REPORT_EVERY * options.batch
+
+        def learn_limit() -> int:
+            torch.set_num_threads(plan.threads)
+            for student in state.students:
+                for _ in range(REPORT_EVERY):
+                    _, loss = update(student, batch, labels, options, plan.temperature, plan.bf16)
+                loss.item()  # a GPU is done only now
+            return REPORT_EVERY * options.batch
+
+        yield {
+            "play": Stage("steps", play_ours, play_limit),
+            "label": Stage("steps", label_ours, label_limit),
+            "sample": Stage("samples", sample_ours, sample_limit),
+            "learn": Stage("samples", learn_ours, learn_limit),
+        }
+    envs.close()
+    bare.close()
+
+
+def _rate(work: Callable[[], int]) -> float:
+    work()
+    done, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < SECONDS:
+        done += work()
+    return done / elapsed
+
+
+def _loop_seconds(plan: Plan) -> float:
+    state = new_state(plan)
+    start = time.perf_counter()
+    for _ in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
+        pass
+    seconds = time.perf_counter() - start
+    state.envs.close()
+    return seconds
