@@ -18,10 +18,10 @@ from potstill.policy import Policy, choose
 from potstill.tasks import Envs, EpisodeSeeds, Task
 from potstill.tasks.spec import Act
 
-MAX_ENVS = 32
+MAX_ENVS = 16
 IDLE = (-1, -1)
 """What an environment plays when the list is at its end."""
-SMALL = 1_000_000
+SMALL = 100_000
 """Parameters up to which a network is computed on one thread while emulators hold the cores."""
 
 
