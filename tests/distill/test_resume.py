@@ -183,3 +183,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, tmp_path, monkeypa
     run_all(tmp_path / "cut", choice, resume=True)
     assert_same_bits(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut")
+
+
+def test_tensorboard_shows_the_metrics_once_also_after_a_resume(cartpole_file, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    choice = options(cartpole_file, updates=100)
+    run_until(tmp_path / "run", choice, "learn", 150)  # hour 2 begins at 100 and is interrupted
+    run_all(tmp_path / "run", choice, resume=True)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    shown = [(event.step, event.value) for event in events.Scalars("loss/mlp_8")]
+    assert [step for step, _ in shown] == [line["update"] for line in lines] == list(range(50, 301, 50))
+    assert [value for _, value in shown] == pytest.approx([line["loss"]["mlp_8"] for line in lines])

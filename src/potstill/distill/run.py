@@ -2,7 +2,7 @@
 
 runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
            /checkpoint/    where to go on from     students/       policy files
-           /result.json    the numbers
+           /result.json    the numbers            events.out.*    the metrics for TensorBoard, where it is installed
 """
 
 import importlib.metadata
@@ -12,8 +12,10 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +148,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     if resume and checkpoint.exists(out / "checkpoint"):
         checkpoint.load(out / "checkpoint", state, plan.options)
         before = state.seconds.get("total", 0.0)
-    with (out / "metrics.jsonl").open("r+b" if (out / "metrics.jsonl").exists() else "w+b") as metrics:
+    mode = "r+b" if (out / "metrics.jsonl").exists() else "w+b"
+    with (out / "metrics.jsonl").open(mode) as metrics, _tensorboard(out, state.updates) as write_events:
         _rewind(metrics, state.hours)
         for progress in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
             if progress.stage == "learn":
@@ -158,6 +161,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                 }
                 metrics.write(json.dumps(line).encode() + b"\n")
                 metrics.flush()
+                write_events(progress)
             if progress.stage == "hour":
                 state.seconds["total"] = before + time.perf_counter() - begun
                 os.fsync(metrics.fileno())
@@ -331,6 +335,24 @@ def _open_run_directory(plan: Plan, out: Path, resume: bool, command: list[str])
                 f"--resume: {out} was begun with {key.replace('_', '-')} {before.get(key)}, not {now.get(key)};"
                 " repeat its options, or choose another --out"
             )
+
+
+@contextmanager
+def _tensorboard(out: Path, updates: int) -> Iterator[Callable[[Progress], None]]:
+    """Writes a learning record as TensorBoard events; writes nothing where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        yield lambda progress: None
+        return
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    with SummaryWriter(str(out), purge_step=updates + 1) as writer:
+
+        def write(progress: Progress) -> None:
+            for name in progress.losses:
+                writer.add_scalar(f"loss/{name}", progress.losses[name], progress.done)
+                writer.add_scalar(f"agreement/{name}", progress.agreement[name], progress.done)
+
+        yield write
 
 
 def _rewind(metrics: Any, hours: int) -> None:
