@@ -65,6 +65,7 @@ def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str,
     """
     options = replace(plan.options, hours=LOOP_HOURS, memory_hours=LOOP_HOURS)
     plan = replace(plan, options=options)
+    assert plan.teacher is not None
     plan.teacher.to(options.device)
     steps = rows_until(LOOP_HOURS, options) * options.envs
     samples = updates_until(LOOP_HOURS, options) * options.batch
@@ -90,6 +91,8 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     options, task, teacher = plan.options, plan.task, plan.teacher
     state = new_state(plan)
     envs, memory, rng = state.envs, state.memory, np.random.default_rng(0)
+    assert teacher is not None
+    assert envs is not None
     actions = rng.integers(0, task.num_actions, (ROWS, options.envs))
     bare = make_vector_env(task, options.envs, plan.threads)
     bare.reset(seed=0)
@@ -148,8 +151,9 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             torch.set_num_threads(plan.threads)
             for student in state.students:
                 for _ in range(REPORT_EVERY):
-                    _, loss = update(student, batch, labels, options, plan.temperature, plan.bf16)
-                loss.item()  # a GPU is done only now
+                    update(student, batch, labels, options, plan.temperature, plan.bf16)
+            if options.device == "cuda":
+                torch.cuda.synchronize()
             return REPORT_EVERY * options.batch
 
         yield {
@@ -172,6 +176,8 @@ def _rate(work: Callable[[], int]) -> float:
 
 def _loop_seconds(plan: Plan) -> float:
     state = new_state(plan)
+    assert plan.teacher is not None
+    assert state.envs is not None
     start = time.perf_counter()
     for _ in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
         pass

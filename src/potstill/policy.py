@@ -17,6 +17,8 @@ from potstill.tasks.spec import Act
 
 Meaning = Literal["q", "logits"]
 """What the outputs are: action values, or the logits of a distribution over actions."""
+TEMPERATURE: dict[Meaning, float] = {"q": 0.01, "logits": 1.0}
+"""The distillation temperature that outputs ask for: Q-values are sharpened, logits are a distribution already."""
 
 Observations = Shaped[np.ndarray, "batch ..."]
 
@@ -59,8 +61,8 @@ class Policy:
 
     @property
     def temperature(self) -> float:
-        """The distillation temperature its outputs ask for: Q-values are sharpened, logits a distribution already."""
-        return 0.01 if self.outputs_are == "q" else 1.0
+        """The distillation temperature its outputs ask for."""
+        return TEMPERATURE[self.outputs_are]
 
     @property
     def device(self) -> str:

@@ -41,8 +41,9 @@ DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8",
 WRONG = [
     # wrong commands and flags
     (["distil"], "distil"),
-    (["distill"], "--teacher"),
+    (["distill"], "--student"),
     (["distill", "--teacher", "cartpole.safetensors"], "--student"),
+    (["distill", "--student", "mlp:8", "--out", "out"], "--teacher, or recorded play with --data"),
     ([*DISTILL, "--hours", "many"], "hours"),
     ([*DISTILL, "--loss", "kll"], "kll"),
     ([*DISTILL, "--hour", "1"], "--hour"),
@@ -85,6 +86,13 @@ WRONG = [
     (["report", "full"], "has no result.json"),
     (["report", "nowhere"], "has no result.json"),
     (["report"], "RUNS"),
+    # recorded play
+    (["record", "--teacher", "cartpole.safetensors", "--out", "full"], "--out full is not empty"),
+    (["record", "--teacher", "no.zip", "--out", "out"], "cannot read no.zip"),
+    (["distill", "--data", "full", "--student", "mlp:8", "--out", "out"], "--data full has no manifest.json"),
+    ([*DISTILL, "--data", "full", "--driver", "student"], "nobody drives in recorded play"),
+    # bench
+    (["bench", "--rounds", "0"], "--rounds 0: must be at least 1"),
     # evaluate and inspect
     (["evaluate", "cartpole.safetensors", "--episodes", "0"], "--episodes 0: must be at least 1"),
     (["evaluate", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),

@@ -22,7 +22,7 @@ def finish(options: Options, out: Path, resume: bool = False) -> dict:
 
 def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file, tmp_path):
     before = {name: tensor.clone() for name, tensor in load(cartpole_file).network.state_dict().items()}
-    options = Options(cartpole_file, ("mlp:16-16", "mlp:8", "mlp:8"), hours=0.5, **SMALL)
+    options = Options(("mlp:16-16", "mlp:8", "mlp:8"), cartpole_file, hours=0.5, **SMALL)
     planned = plan(options)
     for _ in run(planned, tmp_path / "run", False, ["potstill"]):
         pass
@@ -44,8 +44,8 @@ def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file
 @pytest.mark.parametrize("loss", ["nll", "mse"])
 def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tmp_path):
     options = Options(
-        cartpole_file,
         ("mlp:16",),
+        cartpole_file,
         loss=loss,
         optimizer="rmsprop",
         schedule="constant",
@@ -58,7 +58,7 @@ def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tm
 
 
 def test_updates_and_steps_are_counted_exactly(cartpole_file):
-    options = Options(cartpole_file, ("mlp:4",), hours=1.5, updates=100, envs=30, threads=1)
+    options = Options(("mlp:4",), cartpole_file, hours=1.5, updates=100, envs=30, threads=1)
     planned = plan(options)
     state = new_state(planned)
     steps = {"n": 0}
@@ -71,20 +71,20 @@ def test_updates_and_steps_are_counted_exactly(cartpole_file):
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing(cartpole_file):
-    options = Options(cartpole_file, ("mlp:4",), learning_rate=1.0)
+    options = Options(("mlp:4",), cartpole_file, learning_rate=1.0)
     rates = [learning_rate(update, 1000, options) for update in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == pytest.approx(0.976, abs=2e-3)
     assert rates.index(max(rates)) == 99
     assert rates[-1] < 1e-5
-    constant = Options(cartpole_file, ("mlp:4",), schedule="constant", optimizer="rmsprop")
+    constant = Options(("mlp:4",), cartpole_file, schedule="constant", optimizer="rmsprop")
     assert {learning_rate(update, 10, constant) for update in range(10)} == {2.5e-4}
 
 
 @pytest.mark.parametrize(("driver", "short"), [("teacher", 0), ("mix:0.5", 10), ("student", 20)])
 def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, driver, short):
     # After a single update a student can't hold the pole up: its environments' episodes are short.
-    options = Options(cartpole_file, ("mlp:4", "mlp:3"), hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0)
+    options = Options(("mlp:4", "mlp:3"), cartpole_file, hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0)
     planned = plan(options)
     state = new_state(planned)
     after = [
@@ -97,7 +97,7 @@ def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, drive
 
 
 def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):
-    options = Options(cartpole_file, ("mlp:16",), batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
+    options = Options(("mlp:16",), cartpole_file, batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
     state = new_state(plan(options))
     student = state.students[0]
     assert student.learner.state_dict().keys() == student.policy.network.state_dict().keys()
@@ -106,7 +106,7 @@ def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path)
 
 def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
     options = Options(
-        teacher_pong, ("net3", "small=cnn:8-8-8:16"), hours=0.01, updates=2000, envs=9, episodes=2, threads=2
+        ("net3", "small=cnn:8-8-8:16"), teacher_pong, hours=0.01, updates=2000, envs=9, episodes=2, threads=2
     )
     result = finish(options, tmp_path / "run")
     assert result["teachers"][0]["parameters"] == 1_687_206
@@ -128,11 +128,11 @@ def test_a_name_that_would_leave_the_folder_is_refused(spec):
 
 
 def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teacher: Policy, tmp_path):
-    options = Options(cartpole_file, ("mlp:8",), act="sample", hours=0.1, **{**SMALL, "updates": 300})
+    options = Options(("mlp:8",), cartpole_file, act="sample", hours=0.1, **{**SMALL, "updates": 300})
     result = finish(options, tmp_path / "run")
     assert result["protocol"]["act"] == "sample"
     assert result["teachers"][0]["other_act"]["act"] == "greedy"
     cartpole_teacher.outputs_are = "q"
     cartpole_teacher.save(tmp_path / "q.safetensors")
     with pytest.raises(PotstillError, match="Q-values are no distribution"):
-        plan(Options(tmp_path / "q.safetensors", ("mlp:8",), act="sample"))
+        plan(Options(("mlp:8",), tmp_path / "q.safetensors", act="sample"))

@@ -22,7 +22,7 @@ COMMAND = ["potstill", "distill"]
 
 def options(teacher: Path, **changes: object) -> Options:
     small = {"hours": 3.0, "updates": 30, "envs": 20, "episodes": 4, "threads": 2, "memory_hours": 2.0}
-    return Options(teacher, ("mlp:8", "mlp:4:tanh"), **{**small, **changes})  # pyright: ignore[reportArgumentType]
+    return Options(("mlp:8", "mlp:4:tanh"), teacher, **{**small, **changes})  # pyright: ignore[reportArgumentType]
 
 
 def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -81,7 +81,7 @@ def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path):
 import potstill.distill.loop as loop, potstill.distill.options as o, potstill.distill.run as r
 loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = r.STEPS_PER_HOUR = 800
 from pathlib import Path
-choice = o.Options(Path({str(teacher_pong)!r}), ("net3",), hours=3.0, updates=8, envs=8, episodes=1, threads=2)
+choice = o.Options(("net3",), Path({str(teacher_pong)!r}), hours=3.0, updates=8, envs=8, episodes=1, threads=2)
 def go(resume, stop):
     for p in r.run(r.plan(choice), Path({str(tmp_path / name)!r}), resume, ["potstill", "distill"]):
         if p.stage == "evaluate" or (stop and p.stage == "learn" and p.hour == 2): return
@@ -99,7 +99,7 @@ def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(cartpo
 from pathlib import Path
 from potstill.distill.options import Options
 from potstill.distill.run import plan, run
-for _ in run(plan(Options(Path({str(cartpole_file)!r}), ("mlp:8", "mlp:4:tanh"), hours=3.0, updates=30, envs=20,
+for _ in run(plan(Options(("mlp:8", "mlp:4:tanh"), Path({str(cartpole_file)!r}), hours=3.0, updates=30, envs=20,
     episodes=4, threads=2, memory_hours=2.0)), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill", "distill"]): pass
 """
     kills = 0

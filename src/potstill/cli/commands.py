@@ -6,7 +6,7 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 import json
 import shutil
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -89,6 +89,44 @@ def _is_demo(config: Path) -> bool:
         return json.loads(config.read_text())["command"][1] == "demo"
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return False
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record a teacher's play with its labels: a sealed file an hour, for `potstill distill --data`.
+
+    potstill record --teacher my.zip --task ALE/Pong-v5 --hours 10 --out data/pong
+    potstill distill --data data/pong --hours 10 --student net3 --out runs/pong
+    """
+
+    teacher: Path
+    """Who plays and labels."""
+    out: Path
+    """The recording's folder; must be empty. Interrupted, it holds the hours that were complete."""
+    task: str | None = None
+    """What to play; default: what the teacher's file says."""
+    hours: float = 3.0
+    """Hours of play; one is 54,000 control steps."""
+    envs: int = 60
+    """Copies of the task played in step."""
+    play_epsilon: float = 0.05
+    """Probability of a random action."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the teacher's distribution."""
+    seed: int = 0
+    """Of everything."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network is computed."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress
+        from potstill.distill.run import plan, record
+
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
+        show_progress(record(plan(Options(student=(), **given)), self.out, command))
+        print(self.out)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import tyro
 
-from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Report
+from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Report:
+def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Record | Report:
     """The command that was typed.
 
     Raises:

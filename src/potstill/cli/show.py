@@ -79,16 +79,16 @@ def show_result(out: Path, page: Path) -> None:
     """The table of a finished run."""
     result = read_json(out / "result.json")
     teacher = result["teachers"][0]
-    table = Table(
-        title=f"{teacher['task']}, {teacher['score']['episodes']} episodes each, ε = {result['protocol']['epsilon']}"
-    )
+    score, epsilon = teacher["score"], result["protocol"]["epsilon"]
+    played = f"{score['episodes']} episodes each, ε = {epsilon}" if score else "not scored: no --teacher"
+    table = Table(title=f"{teacher['task']}, {played}")
     for heading in ("policy", "parameters", "size", "score [95 % CI]", "normalised [95 % CI]", "agreement"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
     table.add_row(
         f"teacher ({teacher['network']})",
         f"{teacher['parameters']:,}",
         "100 %",
-        _interval(teacher["score"], 1),
+        _interval(score, 1),
         "1",
         "",
     )
@@ -100,7 +100,7 @@ def show_result(out: Path, page: Path) -> None:
             f"{student['parameters'] / teacher['parameters']:.1%}",
             _interval(task["score"], 1),
             _interval(task["normalised"], 3),
-            f"{task['agreement']:.1%}",
+            "–" if task["agreement"] is None else f"{task['agreement']:.1%}",
         )
     console = Console(width=None if Console().is_terminal else 110, highlight=False)
     console.print(table)

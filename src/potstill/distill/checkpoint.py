@@ -36,7 +36,7 @@ def save(folder: Path, state: State, options: Options) -> None:
         "seconds": state.seconds,
         "play_rng": state.play_rng.bit_generator.state,
         "sample_rng": state.sample_rng.bit_generator.state,
-        "envs": state.envs.snapshot(),
+        "envs": state.envs and state.envs.snapshot(),
         "shards": shards,
     }
     tensors: dict[str, Tensor] = {}
@@ -81,8 +81,12 @@ def load(folder: Path, state: State, options: Options) -> None:
     _remove_strays(folder, shards)
     state.memory.rows = rows_until(shards[0] - 1, options)
     for hour in shards:
-        state.memory.unseal(folder / _shard(hour))
-    state.envs.restore(content["envs"])
+        try:
+            state.memory.unseal(folder / _shard(hour))
+        except PotstillError as error:
+            raise PotstillError(f"{error}; start again without --resume") from error
+    if state.envs is not None:
+        state.envs.restore(content["envs"])
 
 
 def _load_student(

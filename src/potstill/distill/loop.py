@@ -19,6 +19,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from potstill.distill.options import STEPS_PER_HOUR, Options
+from potstill.distill.recording import Recording
 from potstill.evaluate import play_threads
 from potstill.losses import LOSSES
 from potstill.memory import Replay, Sample
@@ -57,7 +58,8 @@ class Student:
 class State:
     """All that changes while the loop runs, and so all that a checkpoint holds."""
 
-    envs: Envs
+    envs: Envs | None
+    """None where play was recorded before."""
     memory: Replay
     students: list[Student]
     play_rng: np.random.Generator
@@ -98,12 +100,12 @@ def updates_until(hour: float, options: Options) -> int:
 
 
 def distill(
-    teacher: Policy, state: State, options: Options, temperature: float, bf16: bool, threads: int
+    source: Policy | Recording, state: State, options: Options, temperature: float, bf16: bool, threads: int
 ) -> Iterator[Progress]:
     """Play and learn from `state` on until the options' hours are done.
 
     Args:
-        teacher: plays and labels; it never changes.
+        source: the teacher that plays and labels, it never changes; or what it played and labelled before.
         state: changed in place.
         options: hours, updates, loss and the rest.
         temperature: of the loss.
@@ -116,7 +118,13 @@ def distill(
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while state.hours < num_hours(options):
             hour = state.hours + 1
-            yield from play(teacher, state, rows_until(hour, options), hour, options, pool, threads)
+            rows = rows_until(hour, options)
+            if isinstance(source, Recording):
+                start = time.perf_counter()
+                source.read(state.memory, hour, rows - state.memory.rows)
+                state.seconds["play"] += time.perf_counter() - start
+            else:
+                yield from play(source, state, rows, hour, options, pool, threads)
             yield from learn(state, updates_until(hour, options), hour, options, temperature, bf16, pool, threads)
             for student in state.students:
                 student.keep()
@@ -129,6 +137,7 @@ def play(
 ) -> Iterator[Progress]:
     """Play, label and remember until the memory has seen `rows` rows."""
     envs, memory = state.envs, state.memory
+    assert envs is not None
     driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
     torch.set_num_threads(1)
     while memory.rows < rows:

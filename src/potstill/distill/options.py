@@ -14,11 +14,14 @@ STEPS_PER_HOUR = 54_000
 class Options:
     """What to distil, and how."""
 
-    teacher: Path
-    """The policy to distil: a potstill file, a Stable-Baselines3 zip, or a state dict in .safetensors."""
     student: tuple[str, ...]
     """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
     or NAME=NETWORK."""
+    teacher: Path | None = None
+    """The policy to distil: a potstill file, a Stable-Baselines3 zip, or a state dict in .safetensors."""
+    data: Path | None = None
+    """Learn from play that `potstill record` recorded, instead of playing. With --teacher (the one that played) the
+    students are then scored; without it nothing is played at all, and no environment is needed."""
     task: str | None = None
     """What to play: ALE/Pong-v5, CartPole-v1, … Default: what the teacher's file says."""
     loss: Literal["kl", "nll", "mse"] = "kl"
@@ -86,6 +89,10 @@ class Options:
         if not 0 <= self.play_epsilon <= 1:
             raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
         _ = self.student_share
+        if self.teacher is None and self.data is None:
+            raise PotstillError("name the policy to distil with --teacher, or recorded play with --data")
+        if self.data is not None and self.driver != "teacher":
+            raise PotstillError(f"--driver {self.driver}: nobody drives in recorded play; leave out --data or --driver")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         if self.hours * STEPS_PER_HOUR < 4 * self.envs:

@@ -13,8 +13,9 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ import numpy as np
 import torch
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import Progress, State, Student, distill, new_student, num_hours, rows_until
+from potstill.distill.loop import Progress, State, Student, distill, new_student, num_hours, play, rows_until
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
+from potstill.distill.recording import MANIFEST, Recording, seal_hour
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, evaluate, normalised, random_player, relative
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
-from potstill.policy import Policy
+from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
 from potstill.tasks.spec import Act
 from potstill.teachers import load
@@ -46,8 +48,11 @@ class Plan:
     """The options with every default resolved."""
 
     options: Options
-    teacher: Policy
-    teacher_sha256: str
+    teacher: Policy | None
+    """None: learn from recorded play, and score nothing."""
+    teacher_record: dict[str, Any]
+    """The teacher's name, sha256, network, parameters and outputs."""
+    recording: Recording | None
     task: Task
     students: dict[str, NetworkSpec]
     temperature: float
@@ -63,7 +68,8 @@ class Plan:
             "temperature": self.temperature,
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": self.threads,
-            "teacher_sha256": self.teacher_sha256,
+            "teacher_sha256": self.teacher_record["sha256"],
+            "data_sha256": self.recording and sha256(self.recording.folder / MANIFEST),
             "protocol": self.task.protocol.record(),
         }
 
@@ -75,32 +81,65 @@ def plan(options: Options) -> Plan:
         PotstillError: something doesn't fit; the message names it.
     """
     options.check()
-    teacher = load(options.teacher)
-    task_id = options.task or teacher.task
-    if task_id is None:
-        raise PotstillError(f"{options.teacher} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
-    task = make_task(task_id).under(act=options.act)
-    check_plays(teacher, task, str(options.teacher))
-    if options.act == "sample" and (teacher.outputs_are == "q" or options.loss == "mse"):
+    check_device(options.device)
+    recording = Recording.open(options.data) if options.data else None
+    if recording:
+        options = replace(
+            options, envs=recording.envs, play_epsilon=recording.play_epsilon, act=recording.task.protocol.act
+        )
+        if options.hours > recording.hours:
+            raise PotstillError(
+                f"--hours {options.hours}: {options.data} holds {recording.hours:g}; add --hours {recording.hours:g}"
+            )
+    teacher = load(options.teacher) if options.teacher else None
+    if teacher and options.teacher:
+        teacher_record = describe(teacher, options.teacher)
+        if recording and teacher_record["sha256"] != recording.teacher["sha256"]:
+            raise PotstillError(f"--teacher {options.teacher} is not the one that played --data {options.data}")
+        task_id = options.task or (recording.task.id if recording else teacher.task)
+        if task_id is None:
+            raise PotstillError(
+                f"{options.teacher} doesn't say what it plays: add --task, for example --task ALE/Pong-v5"
+            )
+        task = make_task(task_id).under(act=options.act)
+        check_plays(teacher, task, str(options.teacher))
+        if recording and task != recording.task:
+            raise PotstillError(f"--data {options.data} is play of {recording.task.id}, or by another protocol")
+    else:
+        assert recording is not None, "checked by the options"
+        task, teacher_record = recording.task, recording.teacher
+    outputs_are: Meaning = teacher_record["outputs"]
+    if options.act == "sample" and (outputs_are == "q" or options.loss == "mse"):
         raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
     students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
     for spec in students.values():
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-            Policy.new(spec, "logits", task.observation_shape, teacher.observation_dtype, task.num_actions)
-    check_device(options.device)
+            Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_actions)
     if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and _has_bf16(options.device))
     return Plan(
         options=options,
         teacher=teacher,
-        teacher_sha256=sha256(options.teacher),
+        teacher_record=teacher_record,
+        recording=recording,
         task=task,
         students=students,
-        temperature=options.temperature or teacher.temperature,
+        temperature=options.temperature or TEMPERATURE[outputs_are],
         bf16=bf16,
         threads=options.threads or os.cpu_count() or 1,
     )
+
+
+def describe(teacher: Policy, path: Path) -> dict[str, Any]:
+    """What a result says of a teacher, its score apart."""
+    return {
+        "name": path.stem,
+        "sha256": sha256(path),
+        "network": str(teacher.spec),
+        "parameters": teacher.num_parameters,
+        "outputs": teacher.outputs_are,
+    }
 
 
 def check_device(device: str) -> None:
@@ -142,7 +181,10 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     _open_run_directory(plan, out, resume, command)
     if (out / "result.json").exists():
         return
-    plan.teacher.to(plan.options.device)
+    if plan.teacher:
+        plan.teacher.to(plan.options.device)
+    source = plan.recording or plan.teacher
+    assert source is not None
     state = new_state(plan)
     before = 0.0
     if resume and checkpoint.exists(out / "checkpoint"):
@@ -151,7 +193,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     mode = "r+b" if (out / "metrics.jsonl").exists() else "w+b"
     with (out / "metrics.jsonl").open(mode) as metrics, _tensorboard(out, state.updates) as write_events:
         _rewind(metrics, state.hours)
-        for progress in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
+        for progress in distill(source, state, plan.options, plan.temperature, plan.bf16, plan.threads):
             if progress.stage == "learn":
                 line = {
                     "hour": progress.hour,
@@ -167,7 +209,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                 os.fsync(metrics.fileno())
                 checkpoint.save(out / "checkpoint", state, plan.options)
             yield progress
-    state.envs.close()
+    if state.envs:
+        state.envs.close()
     students = {student.name: student.policy for student in state.students}
     for name, policy in students.items():
         policy.network.requires_grad_(False)
@@ -179,7 +222,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     seconds = state.seconds
     del state  # the memory: gigabytes that evaluation doesn't need
     evaluation = time.perf_counter()
-    evaluated = yield from _evaluate(plan, students)
+    scores, agreement = yield from _evaluate(plan, students)
     seconds["evaluate"] = time.perf_counter() - evaluation
     seconds["total"] = before + time.perf_counter() - begun
     result = {
@@ -189,7 +232,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         "versions": versions(),
         "machine": machine(plan.threads),
         "protocol": plan.task.protocol.record(),
-        **evaluated,
+        **_results(plan, students, scores, agreement),
         "budget": {**budget, "seconds": seconds},
     }
     write_json(out / "result.json", result)
@@ -202,12 +245,12 @@ def new_state(plan: Plan) -> State:
     rows = max(rows_until(min(options.hours, options.memory_hours), options), task.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
-    outputs_are = plan.teacher.outputs_are if options.loss == "mse" else "logits"
+    outputs_are = plan.teacher_record["outputs"] if options.loss == "mse" else "logits"
     for index, (name, spec) in enumerate(plan.students.items()):
         provenance = {
             "method": "policy distillation (Rusu et al. 2016)",
-            "teacher": options.teacher.name,
-            "teacher_sha256": plan.teacher_sha256,
+            "teacher": plan.teacher_record["name"],
+            "teacher_sha256": plan.teacher_record["sha256"],
             "loss": options.loss,
             "temperature": plan.temperature,
             "hours": options.hours,
@@ -217,13 +260,14 @@ def new_state(plan: Plan) -> State:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
             policy = Policy.new(
-                spec, outputs_are, task.observation_shape, plan.teacher.observation_dtype, task.num_actions,
+                spec, outputs_are, task.observation_shape, task.observation_dtype, task.num_actions,
                 task=task.id, provenance=provenance,
             )  # fmt: skip
         policy.to(options.device)
         students.append(new_student(name, policy, options))
+    envs = None if plan.recording else Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads)
     return State(
-        envs=Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads),
+        envs=envs,
         memory=Replay(
             rows,
             options.envs,
@@ -238,16 +282,19 @@ def new_state(plan: Plan) -> State:
     )
 
 
-def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, None, dict[str, Any]]:
-    """Score the teacher, the students and chance; count agreement on the teacher's states."""
+def _evaluate(
+    plan: Plan, students: dict[str, Policy]
+) -> Generator[Progress, None, tuple[dict[str, Score], dict[str, float]]]:
+    """Score the teacher, the students and chance; and how often students agree with the teacher on its states."""
     options, task, teacher = plan.options, plan.task, plan.teacher
+    if teacher is None:
+        return {}, {}
     act, epsilon = task.protocol.act, task.protocol.epsilon
     episodes = options.episodes
     players = {"teacher": Player(teacher, act, epsilon, episodes)}
     players |= {f"student {name}": Player(policy, act, epsilon, episodes) for name, policy in students.items()}
-    other_act: Act = "sample" if act == "greedy" else "greedy"
     if teacher.outputs_are == "logits":
-        players["teacher, other act"] = Player(teacher, other_act, epsilon, episodes)
+        players["teacher, other act"] = Player(teacher, _other(act), epsilon, episodes)
     players["random"] = random_player(task, math.ceil(episodes * RANDOM_SHARE))
     returns = [[0.0] * player.episodes for player in players.values()]
     agreed = np.zeros(len(students), np.int64)
@@ -260,29 +307,36 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
         agreed += tally.agreed
         yield Progress("evaluate", done, sum(map(len, returns)), num_hours(options))
     scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
-    teacher_record: dict[str, Any] = {
-        "name": options.teacher.stem,
-        "task": task.id,
-        "sha256": plan.teacher_sha256,
-        "network": str(teacher.spec),
-        "parameters": teacher.num_parameters,
-        "outputs": teacher.outputs_are,
-        "score": scores["teacher"].record(),
-    }
-    if teacher.outputs_are == "logits":
-        teacher_record["other_act"] = {"act": other_act, "score": scores["teacher, other act"].record()}
+    return scores, dict(zip(students, (agreed / states).tolist(), strict=True))
+
+
+def _results(
+    plan: Plan, students: dict[str, Policy], scores: dict[str, Score], agreement: dict[str, float]
+) -> dict[str, Any]:
+    """`result.json`'s part about policies; null where nothing was played."""
+    options, task = plan.options, plan.task
+    act = task.protocol.act
+
+    def record(of: str) -> dict[str, Any] | None:
+        return scores[of].record() if of in scores else None
+
+    teacher_record = {"task": task.id, **plan.teacher_record, "score": record("teacher")}
+    if "teacher, other act" in scores:
+        teacher_record["other_act"] = {"act": _other(act), "score": record("teacher, other act")}
     records: list[dict[str, Any]] = []
-    for (name, student), agreements in zip(students.items(), agreed.tolist(), strict=True):
-        score = scores[f"student {name}"]
-        ratio = relative(score, scores["teacher"])
-        share = normalised(score, scores["teacher"], scores["random"])
+    for name, student in students.items():
+        ratio = share = None
+        if scores:
+            score = scores[f"student {name}"]
+            ratio = relative(score, scores["teacher"])
+            share = normalised(score, scores["teacher"], scores["random"])
         played = {
             "task": task.id,
-            "score": score.record(),
+            "score": record(f"student {name}"),
             "relative": ratio and ratio.record(),
             "normalised": share and share.record(),
-            "random": scores["random"].mean,
-            "agreement": agreements / states,
+            "random": scores["random"].mean if scores else None,
+            "agreement": agreement.get(name),
         }
         records.append(
             {
@@ -296,14 +350,45 @@ def _evaluate(plan: Plan, students: dict[str, Policy]) -> Generator[Progress, No
                 "tasks": [played],
             }
         )
-    return {"teachers": [teacher_record], "students": records, "random": scores["random"].record()}
+    return {"teachers": [teacher_record], "students": records, "random": record("random")}
+
+
+def _other(act: Act) -> Act:
+    return "sample" if act == "greedy" else "greedy"
+
+
+def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
+    """Play and label, and write every hour to `out`. What is written is a whole recording after each hour.
+
+    Raises:
+        PotstillError: `out` is not empty, or can't be written.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise PotstillError(f"--out {out} is not empty: choose another folder")
+    assert plan.teacher is not None
+    plan.teacher.to(plan.options.device)
+    options = plan.options
+    recording = Recording(out, plan.task, plan.teacher_record, options.envs, options.play_epsilon, 0.0, [])
+    state = new_state(replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0))))
+    assert state.envs is not None
+    with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for hour in range(1, num_hours(options) + 1):
+            first_row = state.memory.rows
+            yield from play(plan.teacher, state, rows_until(hour, options), hour, options, pool, plan.threads)
+            seal_hour(recording, state.memory, hour, first_row)
+            recording = replace(recording, hours=min(hour, options.hours))
+            recording.write(command)
+            yield Progress("hour", hour, num_hours(options), hour)
+    state.envs.close()
 
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    packages = ("torch", "numpy", "gymnasium", "ale-py")
-    installed = {name: importlib.metadata.version(name) for name in packages}
-    return {"potstill": __version__, "python": platform.python_version(), **installed}
+    found = {"potstill": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "gymnasium", "ale-py"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -6,13 +6,16 @@ observation is kept, with how many of the frames before it belong to the same ep
 """
 
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
+import zstandard
 from jaxtyping import Float32, Int64, Shaped
 from numpy.typing import DTypeLike
 from torch import Tensor
+from zstandard import ZstdError
 
 from potstill.errors import PotstillError
 from potstill.files import atomic_write
@@ -109,29 +112,62 @@ class Replay:
     def seal(self, path: Path, first_row: int) -> None:
         """Write the rows from `first_row` (counted from the first ever added) to a file, atomically.
 
+        Frames are compressed by Zstandard: 40 to 200 times on Atari (docs/log.md).
+
         Raises:
             PotstillError: the file can't be written.
         """
         rows = np.arange(first_row, self.rows) % self.capacity
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
             rows = slice(int(rows[0]), int(rows[-1]) + 1)  # a view: no copy of some hundred megabytes
+        packed = zstandard.ZstdCompressor(level=1).compress(self.frames[rows].data)
         with atomic_write(path) as file:
-            np.savez(file, frames=self.frames[rows], depth=self.depth[rows], labels=self.labels[rows])
+            np.savez(
+                file,
+                frames=np.frombuffer(packed, np.uint8),
+                depth=self.depth[rows],
+                labels=self.labels[rows],
+            )
 
-    def unseal(self, path: Path) -> None:
-        """Add the rows of a file that `seal` wrote.
+    def unseal(self, path: Path, rows: int | None = None) -> None:
+        """Add the rows of a file that `seal` wrote, all or the first `rows`.
 
         Raises:
             PotstillError: it is missing or damaged (each array has a checksum), or of another shape.
         """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
-                depth, labels, frames = shard["depth"], shard["labels"], shard["frames"]
-        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile) as error:
-            raise PotstillError(f"{path} is missing or damaged; start again without --resume ({error})") from error
-        same = frames.shape[1:] == self.frames.shape[1:] and labels.shape[1:] == self.labels.shape[1:]
-        if not same or len(frames) > self.capacity:
-            raise PotstillError(f"{path} belongs to another run; start again without --resume")
-        rows = np.arange(self.rows, self.rows + len(depth)) % self.capacity
-        self.frames[rows], self.depth[rows], self.labels[rows] = frames, depth, labels
-        self.rows += len(depth)
+            with path.open("rb") as file:
+                self._unseal(file, rows)
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, ZstdError) as error:
+            raise PotstillError(f"{path} is missing, damaged or of another shape ({error})") from error
+
+    def _unseal(self, file: BinaryIO, rows: int | None) -> None:
+        largest = self.nbytes // self.capacity * max(self.capacity, rows or 0) + 10_000
+        if sum(member.file_size for member in ZipFile(file).infolist()) > largest:
+            raise ValueError("it is too large")
+        with np.load(file, allow_pickle=False) as shard:
+            depth, labels, packed = shard["depth"], shard["labels"], shard["frames"]
+        rows = len(depth) if rows is None else rows
+        if depth.shape[1:] != (self.num_envs,) or labels.shape != (*depth.shape, self.labels.shape[-1]):
+            raise ValueError(f"{labels.shape} labels")
+        if not rows <= min(len(depth), self.capacity):
+            raise ValueError(f"{len(depth)} rows, not {rows}")
+        start = self.rows % self.capacity
+        before_seam = min(rows, self.capacity - start)
+        with zstandard.ZstdDecompressor().stream_reader(packed.data) as frames:
+            _read_into(self.frames[start : start + before_seam], frames)
+            _read_into(self.frames[: rows - before_seam], frames)
+            if rows == len(depth) and frames.read(1):
+                raise ValueError("its frames are larger")
+        ring = np.arange(self.rows, self.rows + rows) % self.capacity
+        self.depth[ring], self.labels[ring] = depth[:rows], labels[:rows]
+        self.rows += rows
+
+
+def _read_into(array: np.ndarray, stream: zstandard.ZstdDecompressionReader) -> None:
+    """Fill a contiguous array."""
+    left = array.reshape(-1).view(np.uint8).data
+    while left:
+        if not (read := stream.readinto(left)):  # pyright: ignore[reportUnknownMemberType]
+            raise EOFError("its frames end early")
+        left = left[read:]

@@ -33,6 +33,7 @@ def write_report(run: Path) -> Path:
     if not isinstance(result, dict) or result.get("schema") != 1:
         raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
     try:
+        scored = result["teachers"][0]["score"] is not None
         html = (
             _environment()
             .get_template("report.html.jinja")
@@ -40,8 +41,8 @@ def write_report(run: Path) -> Path:
                 result=result,
                 teacher=result["teachers"][0],
                 command=shlex.join(result["command"]),
-                sizes=_size_plot(result),
-                episodes=_episode_plot(result),
+                sizes=_size_plot(result) if scored else "",
+                episodes=_episode_plot(result) if scored else "",
                 curves=_curve_plots(_read_metrics(run / "metrics.jsonl")),
             )
         )

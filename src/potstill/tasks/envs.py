@@ -7,13 +7,14 @@ emulator's state, but it can be seeded, reset one copy at a time, and stepped ag
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from ale_py.vector_env import AtariVectorEnv
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from potstill.tasks.spec import Task, make_gymnasium_env, rom_name
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
 
 ATARI_EPISODES_A_SEED = 32
 """For a seed ALE loads the ROM again: 0.1 s, as long as 300 control steps. Without sticky actions a reset alone does as
@@ -170,8 +171,11 @@ class Envs:
         return observations.astype(self.task.observation_dtype, copy=False)
 
 
-def make_vector_env(task: Task, num_envs: int, threads: int) -> VectorEnv[Any, Any, Any]:
+def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, Any, Any]":
     """The library's own vector env of a task, with its protocol's settings."""
+    from ale_py.vector_env import AtariVectorEnv
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
     protocol = task.protocol
     if not task.is_atari:
         return SyncVectorEnv([lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)

@@ -2,16 +2,17 @@
 
 import difflib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any, Literal
-
-import ale_py
-import gymnasium
-import numpy as np
-from ale_py import roms
+from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.errors import PotstillError
+
+# ale-py and Gymnasium are imported only when something is played: learning from recorded play needs neither.
+if TYPE_CHECKING:
+    import gymnasium
 
 Act = Literal["greedy", "sample"]
 
@@ -79,8 +80,8 @@ class Task:
         return self.id.startswith("ALE/")
 
     @property
-    def observation_dtype(self) -> type[np.generic]:
-        return np.uint8 if self.is_atari else np.float32
+    def observation_dtype(self) -> Literal["uint8", "float32"]:
+        return "uint8" if self.is_atari else "float32"
 
     def under(self, **settings: Any) -> "Task":
         """The same task with some settings of its protocol changed; its name then ends in "*"."""
@@ -114,6 +115,8 @@ def rom_name(task_id: str) -> str:
     Raises:
         PotstillError: the game doesn't exist, or the id isn't of that form.
     """
+    from ale_py import roms
+
     games = {name.replace("_", ""): name for name in roms.get_all_rom_ids()}
     game, _, version = task_id.removeprefix("ALE/").partition("-")
     if version == "v5" and game.lower() in games:
@@ -124,6 +127,9 @@ def rom_name(task_id: str) -> str:
 
 
 def _minimal_actions(rom: str) -> int:
+    import ale_py
+    from ale_py import roms
+
     with _quiet_ale():
         ale = ale_py.ALEInterface()
         path = roms.get_rom_path(rom)
@@ -133,18 +139,22 @@ def _minimal_actions(rom: str) -> int:
         return len(ale.getMinimalActionSet())
 
 
-class _quiet_ale:  # noqa: N801 — a context manager, used as a function
+@contextmanager
+def _quiet_ale() -> Iterator[None]:
     """ALE prints a banner for each emulator it starts."""
+    import ale_py
 
-    def __enter__(self) -> None:
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-
-    def __exit__(self, *_: object) -> None:
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    try:
+        yield
+    finally:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)
 
 
-def make_gymnasium_env(task_id: str) -> gymnasium.Env[Any, Any]:
+def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
     """`gymnasium.make`, with its many errors turned into one line."""
+    import gymnasium
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its advice about ids and dtypes; what matters comes as an error
@@ -156,11 +166,13 @@ def make_gymnasium_env(task_id: str) -> gymnasium.Env[Any, Any]:
 
 
 def _gymnasium_task(task_id: str) -> Task:
+    from gymnasium.spaces import Box, Discrete
+
     env = make_gymnasium_env(task_id)
     observations, actions = env.observation_space, env.action_space
     env.close()
-    if not isinstance(actions, gymnasium.spaces.Discrete) or actions.start != 0:
+    if not isinstance(actions, Discrete) or actions.start != 0:
         raise PotstillError(f"--task {task_id} has actions {actions}; only discrete ones are played so far")
-    if not isinstance(observations, gymnasium.spaces.Box) or len(observations.shape) != 1:
+    if not isinstance(observations, Box) or len(observations.shape) != 1:
         raise PotstillError(f"--task {task_id} has observations {observations}; only vectors are seen so far")
     return Task(task_id, GYMNASIUM, observations.shape, int(actions.n))

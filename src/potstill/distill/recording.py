@@ -1,0 +1,105 @@
+"""Recorded play: a sealed file for each hour, and a manifest that says what was played, by whom and how.
+
+Learning from a recording needs no environment and no teacher: observations and labels are in it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from potstill.errors import PotstillError
+from potstill.files import read_json, sha256, write_json
+from potstill.memory import Replay
+from potstill.tasks import Protocol, Task
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A folder of recorded play, as its manifest describes it."""
+
+    folder: Path
+    task: Task
+    teacher: dict[str, Any]
+    """The player's name, sha256, network, parameters and outputs ("q" or "logits")."""
+    envs: int
+    play_epsilon: float
+    hours: float
+    shards: list[dict[str, Any]]
+    """Each hour's file, rows and sha256."""
+
+    def write(self, command: list[str]) -> None:
+        """Write the manifest, atomically."""
+        task = self.task
+        write_json(
+            self.folder / MANIFEST,
+            {
+                "schema": SCHEMA,
+                "command": command,
+                "task": task.id,
+                "protocol": task.protocol.record(),
+                "observation_shape": task.observation_shape,
+                "num_actions": task.num_actions,
+                "teacher": self.teacher,
+                "envs": self.envs,
+                "play_epsilon": self.play_epsilon,
+                "hours": self.hours,
+                "shards": self.shards,
+            },
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> "Recording":
+        """Read a manifest.
+
+        Raises:
+            PotstillError: there is none, or it isn't one.
+        """
+        if not (folder / MANIFEST).exists():
+            raise PotstillError(f"--data {folder} has no {MANIFEST}: record one with potstill record")
+        content = read_json(folder / MANIFEST)
+        try:
+            if content["schema"] != SCHEMA:
+                raise PotstillError(
+                    f"{folder / MANIFEST} is of schema {content['schema']}, this potstill reads {SCHEMA}"
+                )
+            protocol: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in content["protocol"].items()
+            }
+            task = Task(
+                content["task"], Protocol(**protocol), tuple(content["observation_shape"]), content["num_actions"]
+            )
+            teacher = content["teacher"]
+            shards = cast(list[dict[str, Any]], content["shards"])
+            numbers = (*task.observation_shape, task.num_actions, content["envs"], teacher["parameters"])
+            numbers += tuple(shard["rows"] for shard in shards)
+            if not all(type(number) is int and 0 < number <= 2**24 for number in numbers):
+                raise ValueError("a size is no number")
+            if teacher["outputs"] not in ("q", "logits") or any(Path(s["file"]).name != s["file"] for s in shards):
+                raise ValueError("its teacher or its files")
+            return cls(
+                folder, task, teacher, content["envs"], float(content["play_epsilon"]), float(content["hours"]), shards
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PotstillError(f"{folder / MANIFEST} does not describe recorded play ({error})") from error
+
+    def read(self, memory: Replay, hour: int, rows: int) -> None:
+        """Add the first `rows` rows of an hour (1 is the first) to a memory.
+
+        Raises:
+            PotstillError: the file is missing, damaged or not the one the manifest names.
+        """
+        shard = self.shards[hour - 1]
+        path = self.folder / shard["file"]
+        if sha256(path) != shard["sha256"]:
+            raise PotstillError(f"{path} is damaged: its checksum is not the manifest's; record it again")
+        memory.unseal(path, rows)
+
+
+def seal_hour(recording: Recording, memory: Replay, hour: int, first_row: int) -> None:
+    """Write an hour's rows and add them to the recording's list."""
+    path = recording.folder / f"play-{hour:04}.npz"
+    memory.seal(path, first_row)
+    recording.shards.append({"file": path.name, "rows": memory.rows - first_row, "sha256": sha256(path)})

@@ -1,0 +1,135 @@
+"""Play recorded once, learnt from without an environment."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from potstill import Policy, PotstillError
+from potstill.distill.options import Options
+from potstill.distill.run import plan, record, run
+from potstill.report import write_report
+
+COMMAND = ["potstill", "record"]
+PLAY = {"hours": 2.5, "envs": 20, "threads": 2}
+
+
+def finish(options: Options, out: Path, resume: bool = False) -> dict:
+    for _ in run(plan(options), out, resume, COMMAND):
+        pass
+    return json.loads((out / "result.json").read_text())
+
+
+@pytest.fixture
+def recorded(cartpole_file: Path, tmp_path: Path) -> Path:
+    for _ in record(plan(Options((), cartpole_file, **PLAY)), tmp_path / "data", COMMAND):
+        pass
+    return tmp_path / "data"
+
+
+def changed(recorded: Path, **changes: object) -> Path:
+    manifest = json.loads((recorded / "manifest.json").read_text())
+    (recorded / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    return recorded
+
+
+def test_recorded_play_teaches_to_the_same_bits_as_playing(cartpole_file, recorded, tmp_path):
+    choice = {"updates": 60, "episodes": 3, "memory_hours": 2.0, "threads": 2}
+    played = finish(Options(("mlp:8",), cartpole_file, hours=2.5, envs=20, **choice), tmp_path / "played")
+    learnt = finish(Options(("mlp:8",), cartpole_file, data=recorded, hours=2.5, **choice), tmp_path / "learnt")
+    one, other = (load_file(tmp_path / name / "students" / "mlp_8.safetensors") for name in ("played", "learnt"))
+    assert all((one[key] == other[key]).all() for key in one)
+    assert played["students"] == learnt["students"]
+    assert played["budget"]["teacher_steps"] == learnt["budget"]["teacher_steps"] == 135_000
+
+
+def test_without_teacher_or_environment_students_are_learnt_and_not_scored(recorded, tmp_path):
+    script = f"""
+import sys
+class Missing:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("ale_py", "gymnasium", "stable_baselines3"): raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+from potstill.cli.main import main
+main(["distill", "--data", {str(recorded)!r}, "--student", "mlp:8", "--hours", "2", "--updates", "40", "--out", "run"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "not scored: no --teacher" in done.stdout
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["students"][0]["tasks"][0]["score"] is None
+    assert result["teachers"][0]["outputs"] == "logits"
+    assert "not scored" in write_report(tmp_path / "run").read_text()
+    assert Policy.from_file(tmp_path / "run" / "students" / "mlp_8.safetensors").task == "CartPole-v1"
+
+
+def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_path):
+    choice = Options(("mlp:8",), data=recorded, hours=2.5, updates=40, memory_hours=1.5, threads=2)
+    finish(choice, tmp_path / "whole")
+    for progress in run(plan(choice), tmp_path / "cut", False, COMMAND):
+        if progress.stage == "learn" and progress.hour == 2:
+            break
+    finish(choice, tmp_path / "cut", resume=True)
+    one, other = (load_file(tmp_path / name / "students" / "mlp_8.safetensors") for name in ("whole", "cut"))
+    assert all((one[key] == other[key]).all() for key in one)
+
+
+def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_file, tmp_path):
+    for progress in record(plan(Options((), cartpole_file, **PLAY)), tmp_path / "data", COMMAND):
+        if progress.stage == "play" and progress.hour == 2:
+            break
+    finish(Options(("mlp:8",), data=tmp_path / "data", hours=1.0, updates=5), tmp_path / "run")
+    with pytest.raises(PotstillError, match=r"--hours 2.0: .* holds 1; add --hours 1"):
+        plan(Options(("mlp:8",), data=tmp_path / "data", hours=2.0))
+
+
+def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
+    cartpole_teacher.task = None
+    cartpole_teacher.save(tmp_path / "other.safetensors")
+    with pytest.raises(PotstillError, match="is not the one that played"):
+        plan(Options(("mlp:8",), tmp_path / "other.safetensors", data=recorded, hours=1.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 2}, "is of schema 2, this potstill reads 1"),
+        ({"envs": 10**12}, "does not describe recorded play"),
+        ({"observation_shape": [-4]}, "does not describe recorded play"),
+        ({"protocol": {"nmae": "gymnasium"}}, "does not describe recorded play"),
+        ({"teacher": None}, "does not describe recorded play"),
+        ({"shards": [{"file": "../data/play-0001.npz", "rows": 2700, "sha256": ""}]}, "does not describe"),
+        ({"num_actions": 3}, "of another shape"),
+        ({"envs": 40}, "of another shape"),
+    ],
+)
+def test_a_manifest_that_is_wrong_is_one_line(recorded, tmp_path, changes, message):
+    with pytest.raises(PotstillError, match=message) as error:
+        finish(Options(("mlp:8",), data=changed(recorded, **changes), hours=1.0, updates=5), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_shard_is_one_line(recorded, tmp_path):
+    path = recorded / "play-0001.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PotstillError, match="its checksum is not the manifest's"):
+        finish(Options(("mlp:8",), data=recorded, hours=1.0, updates=5), tmp_path / "run")
+
+
+def test_a_shard_that_would_fill_the_memory_is_refused(recorded, tmp_path):
+    import hashlib
+    import zipfile
+
+    path = recorded / "play-0001.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("depth.npy", bytes(200_000_000))
+    manifest = json.loads((recorded / "manifest.json").read_text())
+    manifest["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(PotstillError, match="it is too large"):
+        finish(
+            Options(("mlp:8",), data=changed(recorded, shards=manifest["shards"]), hours=1.0, updates=5),
+            tmp_path / "run",
+        )
