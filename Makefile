@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-demo clean
+.PHONY: demo test check format bench wheel-demo clean
 
 demo: .venv/.installed  ## distil the bundled Pong player; minutes on two cores
 	$(BIN)/potstill demo
@@ -19,6 +19,9 @@ check: .venv/.installed-dev  ## style, types, import rules
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/.installed-dev  ## the loop's stages beside their limits, by pytest-benchmark
+	$(BIN)/pytest benchmarks
 
 wheel-demo: .venv/.installed-dev  ## the built wheel, alone in an empty environment, runs the demo
 	rm -rf dist build/wheel-demo

@@ -1,0 +1,127 @@
+"""Steps a second of sb3_distill's teacher-distill and of Potstill, in turns: same task, teacher, student and cores.
+
+Both learn as many samples as they play, once each: sb3_distill a rollout of 16 environments by 5 steps at a time (its
+defaults), Potstill minibatches of 128 from its memory. sb3_distill gets whichever of Stable-Baselines3's two vector
+environments is faster here. Its students also learn a value function, which its class always does.
+
+    git clone https://github.com/spiglerg/sb3_distill
+    PYTHONPATH=sb3_distill python benchmarks/peers/steps.py --teacher Pong-ppo.safetensors --task ALE/Pong-v5
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ale_py
+import gymnasium
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
+
+import potstill
+from potstill.distill.loop import distill
+from potstill.distill.options import STEPS_PER_HOUR, Options
+from potstill.distill.run import machine, new_state, plan, versions
+from potstill.networks import NetworkSpec
+from potstill.policy import Policy
+
+
+class Trunk(BaseFeaturesExtractor):
+    """A potstill network's trunk inside a Stable-Baselines3 policy."""
+
+    def __init__(self, space: Any, trunk: torch.nn.Module, width: int) -> None:
+        super().__init__(space, width)
+        self.trunk = trunk
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.trunk(observations)
+
+
+def sb3_kwargs(policy: Policy) -> dict[str, Any]:
+    network = policy.network
+    extractor = {"trunk": network.trunk, "width": network.head.in_features}
+    return {"features_extractor_class": Trunk, "features_extractor_kwargs": extractor, "net_arch": []}
+
+
+def make_game(task: str, **_: Any) -> gymnasium.Env[Any, Any]:
+    """One game without the wrappers that Stable-Baselines3 adds."""
+    gymnasium.register_envs(ale_py)
+    return gymnasium.make(task, frameskip=1, repeat_action_probability=0.0)
+
+
+def peer(teacher: Policy, student: str, task: str, steps: int, vec_env: type) -> float:
+    from sb3_distill import TeacherDistill
+
+    env = VecFrameStack(
+        make_atari_env(
+            partial(make_game, task), n_envs=16, seed=0, vec_env_cls=vec_env,
+            wrapper_kwargs={"terminal_on_life_loss": False, "clip_reward": False},
+        ), 4,
+    )  # fmt: skip
+    acting = PPO("CnnPolicy", env, policy_kwargs=sb3_kwargs(teacher), device="cpu")
+    acting.policy.action_net.load_state_dict(teacher.network.head.state_dict())
+    fresh = Policy.new(NetworkSpec.parse(student), "logits", (4, 84, 84), "uint8", teacher.num_actions)
+    model = TeacherDistill("CnnPolicy", env, policy_kwargs=sb3_kwargs(fresh), device="cpu", seed=0)
+    model.set_teacher(acting)
+    model.learn(total_timesteps=16 * 20)
+    start = time.perf_counter()
+    model.learn(total_timesteps=steps)
+    rate = model.num_timesteps / (time.perf_counter() - start)
+    env.close()
+    return rate
+
+
+def ours(teacher: Path, student: str, task: str, hours: float) -> float:
+    planned = plan(
+        Options((student,), teacher, task=task, hours=hours, memory_hours=hours, updates=round(STEPS_PER_HOUR / 128))
+    )
+    assert planned.teacher is not None
+    state = new_state(planned)
+    assert state.envs is not None
+    start = time.perf_counter()
+    for _ in distill(planned.teacher, state, planned.options, planned.temperature, planned.bf16, planned.threads):
+        pass
+    seconds = time.perf_counter() - start
+    state.envs.close()
+    return hours * STEPS_PER_HOUR / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", type=Path, required=True, help="a policy whose outputs are logits")
+    parser.add_argument("--task", required=True, help="ALE/…-v5")
+    parser.add_argument("--student", default="net3")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=16_000, help="of sb3_distill, a repeat")
+    parser.add_argument("--hours", type=float, default=0.5, help="of play, ours, a repeat")
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {"sb3_distill, SubprocVecEnv": [], "sb3_distill, DummyVecEnv": [], "potstill": []}
+    for _ in range(options.repeats):
+        for name, kind in (("SubprocVecEnv", SubprocVecEnv), ("DummyVecEnv", DummyVecEnv)):
+            torch.set_num_threads(os.cpu_count() or 1)
+            teacher = potstill.load(options.teacher)
+            rates[f"sb3_distill, {name}"].append(peer(teacher, options.student, options.task, options.steps, kind))
+        rates["potstill"].append(ours(options.teacher, options.student, options.task, options.hours))
+    medians = {name: statistics.median(of) for name, of in rates.items()}
+    ratio = medians["potstill"] / max(rate for name, rate in medians.items() if name != "potstill")
+    record = {
+        "task": options.task,
+        "student": options.student,
+        "steps_per_second": rates,
+        "medians": medians,
+        "ratio": ratio,
+        "machine": machine(0),
+        "versions": versions(),
+    }
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()

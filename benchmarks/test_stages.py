@@ -1,0 +1,23 @@
+"""The loop's stages and their limits for pytest-benchmark: `make bench`. One call is a fixed piece of work."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from potstill.bench import LOOP_HOURS, Stage, stages
+from potstill.cli.commands import demo_options
+from potstill.distill.run import plan
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[dict[str, Stage]]:
+    with stages(plan(replace(demo_options(), hours=LOOP_HOURS, memory_hours=LOOP_HOURS))) as ready:
+        yield ready
+
+
+@pytest.mark.parametrize("stage", ["play", "label", "sample", "learn"])
+@pytest.mark.parametrize("which", ["ours", "limit"])
+def test_stage(benchmark, measured, stage, which):
+    units = benchmark(getattr(measured[stage], which))
+    benchmark.extra_info["units a call"] = f"{units} {measured[stage].unit}"
