@@ -1,7 +1,7 @@
 """Steps a second of sb3_distill's teacher-distill and of Potstill, in turns: same task, teacher, student and cores.
 
 Both learn as many samples as they play, once each: sb3_distill a rollout of 16 environments by 5 steps at a time (its
-defaults), Potstill minibatches of 128 from its memory. sb3_distill gets whichever of Stable-Baselines3's two vector
+defaults), Potstill minibatches of 256 from its memory. sb3_distill gets whichever of Stable-Baselines3's two vector
 environments is faster here. Its students also learn a value function, which its class always does.
 
     git clone https://github.com/spiglerg/sb3_distill
@@ -80,13 +80,21 @@ def peer(teacher: Policy, student: str, task: str, steps: int, vec_env: type) ->
 
 def ours(teacher: Path, student: str, task: str, hours: float) -> float:
     planned = plan(
-        Options((student,), teacher, task=task, hours=hours, memory_hours=hours, updates=round(STEPS_PER_HOUR / 128))
+        Options(
+            (student,),
+            teacher,
+            task=task,
+            hours=hours,
+            memory_hours=hours,
+            updates=round(STEPS_PER_HOUR / 256),
+            batch=256,
+        )
     )
-    assert planned.teacher is not None
-    state = new_state(planned)
+    state, labeller = new_state(planned), planned.labeller
+    assert labeller is not None
     assert state.envs is not None
     start = time.perf_counter()
-    for _ in distill(planned.teacher, state, planned.options, planned.temperature, planned.bf16, planned.threads):
+    for _ in distill(labeller, state, planned.options, planned.temperature, planned.bf16, planned.threads):
         pass
     seconds = time.perf_counter() - start
     state.envs.close()

@@ -65,8 +65,6 @@ def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str,
     """
     options = replace(plan.options, hours=LOOP_HOURS, memory_hours=LOOP_HOURS)
     plan = replace(plan, options=options)
-    assert plan.teacher is not None
-    plan.teacher.to(options.device)
     steps = rows_until(LOOP_HOURS, options) * options.envs
     samples = updates_until(LOOP_HOURS, options) * options.batch
     rates: dict[str, list[tuple[float, float]]] = {}
@@ -88,11 +86,12 @@ def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str,
 @contextmanager
 def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     """The stages of a plan's loop, ready to be called."""
-    options, task, teacher = plan.options, plan.task, plan.teacher
+    options, task, teacher = plan.options, plan.task, plan.labeller
     state = new_state(plan)
     envs, memory, rng = state.envs, state.memory, np.random.default_rng(0)
     assert teacher is not None
     assert envs is not None
+    teacher.to(options.device)
     actions = rng.integers(0, task.num_actions, (ROWS, options.envs))
     bare = make_vector_env(task, options.envs, plan.threads)
     bare.reset(seed=0)
@@ -175,11 +174,12 @@ def _rate(work: Callable[[], int]) -> float:
 
 
 def _loop_seconds(plan: Plan) -> float:
-    state = new_state(plan)
-    assert plan.teacher is not None
+    state, teacher = new_state(plan), plan.labeller
+    assert teacher is not None
     assert state.envs is not None
+    teacher.to(plan.options.device)
     start = time.perf_counter()
-    for _ in distill(plan.teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
+    for _ in distill(teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
         pass
     seconds = time.perf_counter() - start
     state.envs.close()

@@ -1,6 +1,7 @@
 """A policy: a network, what its outputs mean, and the task it plays."""
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -73,6 +74,14 @@ class Policy:
         """Move the network to a device; returns self."""
         self.network.to(device)
         return self
+
+    def in_bfloat16(self) -> "Policy":
+        """A copy that is computed in bfloat16.
+
+        For labels that are logits: 1.4 times as fast, and 1e-5 nats from what float32 gives (docs/log.md). Q-values
+        near 1 would be wrong by half a nat after division by τ = 0.01.
+        """
+        return replace(self, network=copy.deepcopy(self.network).to(torch.bfloat16))
 
     @torch.no_grad()
     def outputs(self, observations: Observations) -> Float[Tensor, "batch actions"]:

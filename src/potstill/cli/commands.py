@@ -78,7 +78,7 @@ def demo_options() -> Options:
         teacher=Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors")),
         student=("net1", "net2", "net3"),
         hours=2.0,
-        updates=2000,
+        updates=1000,
         envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
         play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
     )

@@ -30,7 +30,7 @@ from potstill.tasks import Envs
 
 REPORT_EVERY = 50
 """Updates between two progress records."""
-DEFAULT_RATE = {("adam", True): 1e-2, ("adam", False): 1.5e-3, ("rmsprop", True): 2.5e-4, ("rmsprop", False): 2.5e-4}
+DEFAULT_RATE = {("adam", True): 2e-2, ("adam", False): 1.5e-3, ("rmsprop", True): 2.5e-4, ("rmsprop", False): 2.5e-4}
 """Peak learning rate by optimiser and batch normalisation."""
 TINY = 20_000
 """Parameters up to which sharing an update between threads costs more than it saves."""

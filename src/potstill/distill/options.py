@@ -30,17 +30,17 @@ class Options:
     """Divides the teacher's outputs in the KL loss. Default: 0.01 for Q-values, 1 for logits."""
     hours: float = 3.0
     """Hours of play to learn from; one is 54,000 control steps."""
-    updates: int = 5000
+    updates: int = 2500
     """Minibatch updates after each hour of play (the paper: 10,000)."""
     driver: str = "teacher"
     """Who acts while the teacher labels: teacher, student, or mix:SHARE of the environments driven by the students in
     turn (DAgger), from the second hour on."""
-    batch: int = 128
+    batch: int = 256
     """Samples in a minibatch."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """rmsprop is the paper's."""
     learning_rate: float | None = None
-    """The highest. Default: 0.01 for adam (1.5e-3 without --batch-norm), 2.5e-4 for rmsprop."""
+    """The highest. Default: 0.02 for adam (1.5e-3 without --batch-norm), 2.5e-4 for rmsprop."""
     batch_norm: bool = True
     """Students learn with batch normalisation, which goes into their weights when they are saved: the networks stay
     as they are named."""
@@ -59,7 +59,7 @@ class Options:
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the students' updates. auto: bf16 for CNNs on hardware that has it."""
+    """Arithmetic of the students' updates and of labels that are logits. auto: bf16 for CNNs on hardware with it."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks are computed."""
     threads: int = 0

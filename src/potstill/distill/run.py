@@ -59,6 +59,13 @@ class Plan:
     bf16: bool
     threads: int
 
+    @property
+    def labeller(self) -> Policy | None:
+        """The teacher as it plays for its students and labels; it is scored as it is."""
+        if self.teacher and self.bf16 and self.teacher.outputs_are == "logits":
+            return self.teacher.in_bfloat16()
+        return self.teacher
+
     def record(self) -> dict[str, Any]:
         """What decides the weights, as JSON: `config.json`'s part that a resumed run must share."""
         return {
@@ -183,7 +190,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         return
     if plan.teacher:
         plan.teacher.to(plan.options.device)
-    source = plan.recording or plan.teacher
+    source = plan.recording or plan.labeller
     assert source is not None
     state = new_state(plan)
     before = 0.0
@@ -365,16 +372,16 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
     """
     if out.exists() and any(out.iterdir()):
         raise PotstillError(f"--out {out} is not empty: choose another folder")
-    assert plan.teacher is not None
-    plan.teacher.to(plan.options.device)
-    options = plan.options
+    options, teacher = plan.options, plan.labeller
+    assert teacher is not None
+    teacher.to(options.device)
     recording = Recording(out, plan.task, plan.teacher_record, options.envs, options.play_epsilon, 0.0, [])
     state = new_state(replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0))))
     assert state.envs is not None
     with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for hour in range(1, num_hours(options) + 1):
             first_row = state.memory.rows
-            yield from play(plan.teacher, state, rows_until(hour, options), hour, options, pool, plan.threads)
+            yield from play(teacher, state, rows_until(hour, options), hour, options, pool, plan.threads)
             seal_hour(recording, state.memory, hour, first_row)
             recording = replace(recording, hours=min(hour, options.hours))
             recording.write(command)
