@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_until, update, updates_until
+from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_until, threads_inside, update, updates_until
 from potstill.distill.run import Plan, new_state
+from potstill.evaluate import play_threads
 from potstill.tasks.envs import make_vector_env
 
 SECONDS = 1.0
@@ -121,7 +122,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             return options.envs
 
         def label_limit() -> int:
-            torch.set_num_threads(plan.threads)
+            torch.set_num_threads(play_threads(teacher, plan.threads))
             with torch.no_grad():
                 teacher.network(resident).cpu()
             return options.envs
@@ -147,7 +148,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             return REPORT_EVERY * options.batch
 
         def learn_limit() -> int:
-            torch.set_num_threads(plan.threads)
+            torch.set_num_threads(threads_inside(state.students, plan.threads))
             for student in state.students:
                 for _ in range(REPORT_EVERY):
                     update(student, batch, labels, options, plan.temperature, plan.bf16)

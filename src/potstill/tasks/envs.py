@@ -172,13 +172,13 @@ class Envs:
 
 
 def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, Any, Any]":
-    """The library's own vector env of a task, with its protocol's settings."""
+    """The library's own vector env of a task, with its protocol's settings (`Envs` resets ended copies before it)."""
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
     protocol = task.protocol
     if not task.is_atari:
-        return SyncVectorEnv([lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.DISABLED)
+        return SyncVectorEnv([lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
     height, width = protocol.resolution or (84, 84)
     return AtariVectorEnv(
         rom_name(task.id),
@@ -187,7 +187,7 @@ def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, 
         max_num_frames_per_episode=protocol.max_frames or 108_000,
         repeat_action_probability=protocol.sticky or 0.0,
         full_action_space=protocol.actions == "full",
-        autoreset_mode=AutoresetMode.NEXT_STEP,  # never reached: `Envs` resets an ended copy first
+        autoreset_mode=AutoresetMode.NEXT_STEP,
         img_height=height,
         img_width=width,
         stack_num=protocol.stack,
