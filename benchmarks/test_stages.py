@@ -7,7 +7,7 @@ import pytest
 
 from potstill.bench import LOOP_HOURS, Stage, stages
 from potstill.cli.commands import demo_options
-from potstill.distill.run import plan
+from potstill.distill.plan import plan
 
 
 @pytest.fixture(scope="module")

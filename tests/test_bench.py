@@ -8,7 +8,7 @@ import pytest
 from potstill import bench
 from potstill.cli.main import main
 from potstill.distill.options import Options
-from potstill.distill.run import plan
+from potstill.distill.plan import plan
 from potstill.tasks import Envs
 
 

@@ -28,7 +28,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 import potstill
 from potstill.distill.loop import distill
 from potstill.distill.options import STEPS_PER_HOUR, Options
-from potstill.distill.run import machine, new_state, plan, versions
+from potstill.distill.plan import new_state, plan
+from potstill.distill.result import machine, versions
 from potstill.networks import NetworkSpec
 from potstill.policy import Policy
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_until, threads_inside, update, updates_until
-from potstill.distill.run import Plan, new_state
+from potstill.distill.plan import Plan, new_state
 from potstill.evaluate import play_threads
 from potstill.tasks.envs import make_vector_env
 

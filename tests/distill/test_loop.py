@@ -9,7 +9,8 @@ import torch
 from potstill import Policy, PotstillError, load
 from potstill.distill.loop import Progress, distill, learning_rate, updates_until
 from potstill.distill.options import Options, name_students
-from potstill.distill.run import new_state, plan, run
+from potstill.distill.plan import new_state, plan
+from potstill.distill.run import run
 
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 40}
 

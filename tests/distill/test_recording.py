@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from potstill import Policy, PotstillError
 from potstill.distill.options import Options
-from potstill.distill.run import plan, record, run
+from potstill.distill.plan import plan
+from potstill.distill.run import record, run
 from potstill.report import write_report
 
 COMMAND = ["potstill", "record"]

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from potstill import PotstillError
 from potstill.distill.options import Options
-from potstill.distill.run import plan, run
+from potstill.distill.plan import plan
+from potstill.distill.run import run
 
 COMMAND = ["potstill", "distill"]
 
@@ -78,13 +79,13 @@ def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path):
     # An hour is a hundred control steps here, so that boundaries fall within episodes.
     for name in ("whole", "cut"):
         script = f"""
-import potstill.distill.loop as loop, potstill.distill.options as o, potstill.distill.run as r
-loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = r.STEPS_PER_HOUR = 800
+import potstill.distill.loop as loop, potstill.distill.options as o, potstill.distill.plan as p, potstill.distill.run as r
+loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = p.STEPS_PER_HOUR = 800
 from pathlib import Path
 choice = o.Options(("net3",), Path({str(teacher_pong)!r}), hours=3.0, updates=8, envs=8, episodes=1, threads=2)
 def go(resume, stop):
-    for p in r.run(r.plan(choice), Path({str(tmp_path / name)!r}), resume, ["potstill", "distill"]):
-        if p.stage == "evaluate" or (stop and p.stage == "learn" and p.hour == 2): return
+    for step in r.run(p.plan(choice), Path({str(tmp_path / name)!r}), resume, ["potstill", "distill"]):
+        if step.stage == "evaluate" or (stop and step.stage == "learn" and step.hour == 2): return
 if {name == "cut"}: go(False, True)
 go({name == "cut"}, False)
 """
@@ -98,7 +99,8 @@ def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(cartpo
     script = f"""
 from pathlib import Path
 from potstill.distill.options import Options
-from potstill.distill.run import plan, run
+from potstill.distill.plan import plan
+from potstill.distill.run import run
 for _ in run(plan(Options(("mlp:8", "mlp:4:tanh"), Path({str(cartpole_file)!r}), hours=3.0, updates=30, envs=20,
     episodes=4, threads=2, memory_hours=2.0)), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill", "distill"]): pass
 """
@@ -132,7 +134,7 @@ def test_a_finished_run_is_left_alone(cartpole_file, tmp_path):
     ("change", "message"),
     [
         ({"seed": 5}, "was begun with seed 0, not 5"),
-        ({"batch": 64}, "was begun with batch 128, not 64"),
+        ({"batch": 64}, "was begun with batch 256, not 64"),
         ({"threads": 1}, "was begun with threads 2, not 1"),
         ({"loss": "nll"}, "was begun with loss kl, not nll"),
     ],

@@ -32,7 +32,8 @@ class Distill:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
-        from potstill.distill.run import plan, run
+        from potstill.distill.plan import plan
+        from potstill.distill.run import run
         from potstill.report import write_report
 
         planned = plan(self.options)
@@ -122,7 +123,8 @@ class Record:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress
-        from potstill.distill.run import plan, record
+        from potstill.distill.plan import plan
+        from potstill.distill.run import record
 
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
         show_progress(record(plan(Options(student=(), **given)), self.out, command))
@@ -147,7 +149,8 @@ class Bench:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import run_bench, show_bench
-        from potstill.distill.run import machine, plan, versions
+        from potstill.distill.plan import plan
+        from potstill.distill.result import machine, versions
 
         if self.rounds < 1:
             raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
@@ -190,7 +193,8 @@ class Evaluate:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import score_policies
-        from potstill.distill.run import check_device, check_plays, versions
+        from potstill.distill.plan import check_device, check_plays
+        from potstill.distill.result import versions
         from potstill.evaluate import Player
         from potstill.policy import Policy
         from potstill.tasks import Task, make_task

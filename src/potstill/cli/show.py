@@ -12,7 +12,7 @@ from rich.table import Table
 
 from potstill.bench import Measured, bench
 from potstill.distill.loop import Progress
-from potstill.distill.run import Plan
+from potstill.distill.plan import Plan
 from potstill.evaluate import Player, Score, evaluate
 from potstill.files import read_json
 from potstill.tasks import Task
