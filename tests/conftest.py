@@ -1,6 +1,7 @@
 """Shared by all tests: shapes are checked at run time, and small real teachers are made here."""
 
 import os
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -31,8 +32,8 @@ def teachers_folder() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
-def cartpole_teacher() -> Policy:
+@pytest.fixture(scope="session")
+def cartpole_file_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Balances CartPole for 500 steps: push toward where the pole leans and falls."""
     policy = Policy.new(NetworkSpec.parse("mlp:2"), "logits", (4,), "float32", 2, task="CartPole-v1")
     lean = torch.tensor([0.1, 0.3, 1.0, 1.0])
@@ -40,14 +41,20 @@ def cartpole_teacher() -> Policy:
         hidden, head = policy.network.trunk[0], policy.network.head
         hidden.weight.copy_(torch.stack([lean, -lean]))
         head.weight.copy_(10 * torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-    policy.network.requires_grad_(False)
-    return policy
+    path = tmp_path_factory.mktemp("teacher") / "cartpole.safetensors"
+    policy.save(path)
+    return path
 
 
 @pytest.fixture
-def cartpole_file(cartpole_teacher: Policy, tmp_path: Path) -> Path:
-    cartpole_teacher.save(tmp_path / "cartpole.safetensors")
-    return tmp_path / "cartpole.safetensors"
+def cartpole_file(cartpole_file_once: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copy(cartpole_file_once, tmp_path))
+
+
+@pytest.fixture
+def cartpole_teacher(cartpole_file: Path) -> Policy:
+    return Policy.from_file(cartpole_file)
 
 
 @pytest.fixture(scope="session")

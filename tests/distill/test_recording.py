@@ -1,6 +1,7 @@
 """Play recorded once, learnt from without an environment."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,11 +25,17 @@ def finish(options: Options, out: Path, resume: bool = False) -> dict:
     return json.loads((out / "result.json").read_text())
 
 
-@pytest.fixture
-def recorded(cartpole_file: Path, tmp_path: Path) -> Path:
-    for _ in record(plan(Options((), cartpole_file, **PLAY)), tmp_path / "data", COMMAND):
+@pytest.fixture(scope="module")
+def recorded_once(cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recorded") / "data"
+    for _ in record(plan(Options((), cartpole_file_once, **PLAY)), out, COMMAND):
         pass
-    return tmp_path / "data"
+    return out
+
+
+@pytest.fixture
+def recorded(recorded_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(recorded_once, tmp_path / "data")
 
 
 def changed(recorded: Path, **changes: object) -> Path:

@@ -52,6 +52,21 @@ def run_all(out: Path, choice: Options, resume: bool = False) -> dict:
     return json.loads((out / "result.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def whole(cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    run_all(out, options(cartpole_file_once))
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole_driven(cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three hours with a memory of two: the ring has wrapped, shards have been dropped. Students drive, too."""
+    out = tmp_path_factory.mktemp("whole")
+    run_all(out, options(cartpole_file_once, driver="mix:0.5"))
+    return out
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(cartpole_file, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run_all(tmp_path / name, options(cartpole_file, hours=0.5, seed=seed))
@@ -63,23 +78,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(cartpole_file, t
 @pytest.mark.parametrize(
     ("stage", "done"), [("play", 1000), ("learn", 30), ("play", 100_000), ("learn", 90), ("evaluate", 1)]
 )
-def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, tmp_path, stage, done):
-    # Three hours with a memory of two: the ring has wrapped, shards have been dropped. Students drive, too.
+def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, whole_driven, tmp_path, stage, done):
     choice = options(cartpole_file, driver="mix:0.5")
-    whole = run_all(tmp_path / "whole", choice)
     run_until(tmp_path / "cut", choice, stage, done)
     resumed = run_all(tmp_path / "cut", choice, resume=True)
-    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
-    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "cut" / "metrics.jsonl").read_text()
+    assert_same_bits(whole_driven, tmp_path / "cut")
+    assert (whole_driven / "metrics.jsonl").read_text() == (tmp_path / "cut" / "metrics.jsonl").read_text()
+    expected = json.loads((whole_driven / "result.json").read_text())
     for key in ("students", "teachers", "random", "protocol"):
-        assert whole[key] == resumed[key]
+        assert expected[key] == resumed[key]
 
 
 def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path):
     # An hour is a hundred control steps here, so that boundaries fall within episodes.
     for name in ("whole", "cut"):
         script = f"""
-import potstill.distill.loop as loop, potstill.distill.options as o, potstill.distill.plan as p, potstill.distill.run as r
+import potstill.distill.loop as loop, potstill.distill.options as o
+import potstill.distill.plan as p, potstill.distill.run as r
 loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = p.STEPS_PER_HOUR = 800
 from pathlib import Path
 choice = o.Options(("net3",), Path({str(teacher_pong)!r}), hours=3.0, updates=8, envs=8, episodes=1, threads=2)
@@ -93,9 +108,8 @@ go({name == "cut"}, False)
     assert_same_bits(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(cartpole_file, tmp_path):
+def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(cartpole_file, whole, tmp_path):
     choice = options(cartpole_file)
-    run_all(tmp_path / "whole", choice)
     script = f"""
 from pathlib import Path
 from potstill.distill.options import Options
@@ -119,7 +133,7 @@ for _ in run(plan(Options(("mlp:8", "mlp:4:tanh"), Path({str(cartpole_file)!r}),
             load_file(path)
     run_all(tmp_path / "cut", choice, resume=True)
     assert kills >= 3
-    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    assert_same_bits(whole, tmp_path / "cut")
 
 
 def test_a_finished_run_is_left_alone(cartpole_file, tmp_path):
@@ -167,9 +181,8 @@ def test_a_damaged_checkpoint_is_one_line(cartpole_file, tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, whole, tmp_path, monkeypatch):
     choice = options(cartpole_file)
-    run_all(tmp_path / "whole", choice)
     real = os.fsync
 
     def full(descriptor: int) -> None:
@@ -183,7 +196,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, tmp_path, monkeypa
     monkeypatch.undo()
     assert not list((tmp_path / "cut").rglob("*.partial"))
     run_all(tmp_path / "cut", choice, resume=True)
-    assert_same_bits(tmp_path / "whole", tmp_path / "cut")
+    assert_same_bits(whole, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut")
 
 
