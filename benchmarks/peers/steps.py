@@ -13,64 +13,25 @@ import json
 import os
 import statistics
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import ale_py
-import gymnasium
 import torch
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_util import make_atari_env
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
+from sb3_side import make_env, make_student
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import potstill
 from potstill.distill.loop import distill
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.distill.plan import new_state, plan
 from potstill.distill.result import machine, versions
-from potstill.networks import NetworkSpec
 from potstill.policy import Policy
-
-
-class Trunk(BaseFeaturesExtractor):
-    """A potstill network's trunk inside a Stable-Baselines3 policy."""
-
-    def __init__(self, space: Any, trunk: torch.nn.Module, width: int) -> None:
-        super().__init__(space, width)
-        self.trunk = trunk
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        return self.trunk(observations)
-
-
-def sb3_kwargs(policy: Policy) -> dict[str, Any]:
-    network = policy.network
-    extractor = {"trunk": network.trunk, "width": network.head.in_features}
-    return {"features_extractor_class": Trunk, "features_extractor_kwargs": extractor, "net_arch": []}
-
-
-def make_game(task: str, **_: Any) -> gymnasium.Env[Any, Any]:
-    """One game without the wrappers that Stable-Baselines3 adds."""
-    gymnasium.register_envs(ale_py)
-    return gymnasium.make(task, frameskip=1, repeat_action_probability=0.0)
 
 
 def peer(teacher: Policy, student: str, task: str, steps: int, vec_env: type) -> float:
     from sb3_distill import TeacherDistill
 
-    env = VecFrameStack(
-        make_atari_env(
-            partial(make_game, task), n_envs=16, seed=0, vec_env_cls=vec_env,
-            wrapper_kwargs={"terminal_on_life_loss": False, "clip_reward": False},
-        ), 4,
-    )  # fmt: skip
-    acting = PPO("CnnPolicy", env, policy_kwargs=sb3_kwargs(teacher), device="cpu")
-    acting.policy.action_net.load_state_dict(teacher.network.head.state_dict())
-    fresh = Policy.new(NetworkSpec.parse(student), "logits", (4, 84, 84), "uint8", teacher.num_actions)
-    model = TeacherDistill("CnnPolicy", env, policy_kwargs=sb3_kwargs(fresh), device="cpu", seed=0)
-    model.set_teacher(acting)
+    env = make_env(task, vec_env)
+    model, _ = make_student(TeacherDistill, teacher, student, env, seed=0)
     model.learn(total_timesteps=16 * 20)
     start = time.perf_counter()
     model.learn(total_timesteps=steps)

@@ -142,10 +142,10 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             return options.batch
 
         def learn_ours() -> int:
-            goal = state.updates + REPORT_EVERY
-            for _ in learn(state, goal, 1, options, plan.temperature, plan.bf16, pool, plan.threads):
+            state.updates = before = max(0, updates_until(1, options) - REPORT_EVERY)
+            for _ in learn(state, 1, options, plan.temperature, plan.bf16, pool, plan.threads):
                 pass
-            return REPORT_EVERY * options.batch
+            return (state.updates - before) * options.batch
 
         def learn_limit() -> int:
             torch.set_num_threads(threads_inside(state.students, plan.threads))

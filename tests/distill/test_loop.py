@@ -1,13 +1,15 @@
 """The loop on small real tasks."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
-from potstill.distill.loop import Progress, distill, learning_rate, updates_until
+from potstill.distill.loop import Progress, _side_by_side, distill, learning_rate, updates_until
 from potstill.distill.options import Options, name_students
 from potstill.distill.plan import new_state, plan
 from potstill.distill.run import run
@@ -95,6 +97,25 @@ def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, drive
     ]
     assert after[0].max() <= 6
     assert (after[1] - after[0] > 12).sum() == short
+
+
+def test_stages_run_at_once_and_one_that_fails_ends_them_all():
+    both = Barrier(2, timeout=10)  # broken, unless both stages are under way at once
+
+    def stage(name: str, total: int) -> Iterator[Progress]:
+        both.wait()
+        yield from (Progress(name, done, total, 1) for done in range(total))
+
+    def failing() -> Iterator[Progress]:
+        both.wait()
+        yield Progress("learn", 0, 1, 1)
+        raise PotstillError("no more")
+
+    reports = list(_side_by_side(stage("play", 3), stage("learn", 5)))
+    assert [report.done for report in reports if report.stage == "play"] == list(range(3))
+    assert [report.done for report in reports if report.stage == "learn"] == list(range(5))
+    with pytest.raises(PotstillError, match="no more"):
+        list(_side_by_side(stage("play", 10**9), failing()))
 
 
 def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):

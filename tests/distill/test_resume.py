@@ -89,6 +89,20 @@ def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, whole_driven, tmp_pa
         assert expected[key] == resumed[key]
 
 
+@pytest.mark.parametrize(("stage", "done"), [("learn", 30), ("learn", 60), ("evaluate", 1)])
+def test_playing_ahead_learns_the_same_bits_also_across_a_resume(
+    cartpole_file, whole, tmp_path, monkeypatch, stage, done
+):
+    monkeypatch.setattr("potstill.distill.loop.THREADS_TO_PLAY_AHEAD", 2)
+    choice = options(cartpole_file)
+    run_until(tmp_path / "cut", choice, stage, done)
+    if done == 60:
+        assert (tmp_path / "cut" / "checkpoint" / "memory-0002.npz").exists(), "the second hour was played in the first"
+    run_all(tmp_path / "cut", choice, resume=True)
+    assert_same_bits(whole, tmp_path / "cut")
+    assert (whole / "metrics.jsonl").read_text() == (tmp_path / "cut" / "metrics.jsonl").read_text()
+
+
 def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path):
     # An hour is a hundred control steps here, so that boundaries fall within episodes.
     for name in ("whole", "cut"):

@@ -97,7 +97,7 @@ def test_sealed_rows_come_back_and_a_changed_byte_is_noticed(tmp_path):
         memory.add(stream.observations, stream.age, label(row, 2))
         stream.step()
         if row % 3 == 2:
-            memory.seal(tmp_path / f"{row // 3}.npz", row - 2)
+            memory.seal(tmp_path / f"{row // 3}.npz", row - 2, memory.rows)
     again = Replay(6, 2, (4, 2, 2), 4, np.uint8, 2)
     again.rows = 3
     again.unseal(tmp_path / "1.npz")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from potstill.distill.loop import State, rows_until
+from potstill.distill.loop import State, hours_played, rows_until
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
 from potstill.files import TEMPORARY_SUFFIX, atomic_write
@@ -27,9 +27,11 @@ def save(folder: Path, state: State, options: Options) -> None:
     Raises:
         PotstillError: the disk is full or can't be written; the last checkpoint is as it was.
     """
-    state.memory.seal(folder / _shard(state.hours), rows_until(state.hours - 1, options))
     oldest = max(0, state.memory.rows - state.memory.capacity)
-    shards = [hour for hour in range(1, state.hours + 1) if rows_until(hour, options) > oldest]
+    shards = [hour for hour in range(1, hours_played(state, options) + 1) if rows_until(hour, options) > oldest]
+    for hour in shards:
+        if not (folder / _shard(hour)).exists():
+            state.memory.seal(folder / _shard(hour), rows_until(hour - 1, options), rows_until(hour, options))
     content = {
         "hours": state.hours,
         "updates": state.updates,

@@ -9,9 +9,11 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
+from threading import Event
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ DEFAULT_RATE = {("adam", True): 2e-2, ("adam", False): 1.5e-3, ("rmsprop", True)
 """Peak learning rate by optimiser and batch normalisation."""
 TINY = 20_000
 """Parameters up to which sharing an update between threads costs more than it saves."""
+THREADS_TO_PLAY_AHEAD = 4
+"""From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
 WARMUP = 0.1
 """Share of the updates over which the cosine schedule first rises."""
 
@@ -99,6 +103,21 @@ def updates_until(hour: float, options: Options) -> int:
     return round(min(hour, options.hours) * options.updates)
 
 
+def window(options: Options) -> int:
+    """Rows that are learnt from at a time."""
+    return rows_until(min(options.hours, options.memory_hours), options)
+
+
+def hours_played(state: State, options: Options) -> int:
+    """Hours of play in the memory, those overwritten included; the last may be a fraction."""
+    return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memory.rows)
+
+
+def plays_ahead(options: Options, threads: int) -> bool:
+    """Whether an hour is played while the one before it is learnt: what is learnt is the same, sooner."""
+    return options.student_share == 0 and (options.device == "cuda" or threads >= THREADS_TO_PLAY_AHEAD)
+
+
 def distill(
     source: Policy | Recording, state: State, options: Options, temperature: float, bf16: bool, threads: int
 ) -> Iterator[Progress]:
@@ -114,33 +133,75 @@ def distill(
     """
     # On the CPU whole networks share the cores, not the loops inside them: OpenMP's idle threads would spin on the
     # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
-    workers = max(threads, len(state.students))
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
+    ahead = plays_ahead(options, threads)
+    with workers(threads) as players, workers(len(state.students)) as learners:
+
+        def play_until(hour: int) -> Iterator[Progress]:
+            if isinstance(source, Recording):
+                return read(source, state, hour, options)
+            return play(source, state, hour, options, players, threads)
+
         while state.hours < num_hours(options):
             hour = state.hours + 1
-            rows = rows_until(hour, options)
-            if isinstance(source, Recording):
-                start = time.perf_counter()
-                source.read(state.memory, hour, rows - state.memory.rows)
-                state.seconds["play"] += time.perf_counter() - start
-            else:
-                yield from play(source, state, rows, hour, options, pool, threads)
-            yield from learn(state, updates_until(hour, options), hour, options, temperature, bf16, pool, threads)
+            yield from play_until(hour)  # nothing, where it was played ahead
+            learning = learn(state, hour, options, temperature, bf16, learners, threads)
+            playing = [play_until(hour + 1)] if ahead and hour < num_hours(options) else []
+            yield from _side_by_side(learning, *playing)
             for student in state.students:
                 student.keep()
             state.hours = hour
             yield Progress("hour", hour, num_hours(options), hour)
 
 
+def _side_by_side(*stages: Iterator[Progress]) -> Iterator[Progress]:
+    """Run stages at once, each on a thread of its own; what they report, as it comes."""
+    if len(stages) == 1:
+        yield from stages[0]
+        return
+    reports: SimpleQueue[Progress | Future[None]] = SimpleQueue()
+    stop = Event()
+
+    def run(stage: Iterator[Progress]) -> None:
+        for progress in stage:
+            reports.put(progress)
+            if stop.is_set():
+                return
+
+    with ThreadPoolExecutor(len(stages)) as pool:
+        for stage in stages:
+            pool.submit(run, stage).add_done_callback(reports.put)
+        try:
+            running = len(stages)
+            while running:
+                report = reports.get()
+                if isinstance(report, Progress):
+                    yield report
+                else:
+                    report.result()
+                    running -= 1
+        finally:
+            stop.set()
+
+
+def read(recording: Recording, state: State, hour: int, options: Options) -> Iterator[Progress]:
+    """Remember recorded play until the end of an hour."""
+    start = time.perf_counter()
+    if (rows := rows_until(hour, options) - state.memory.rows) > 0:
+        recording.read(state.memory, hour, rows)
+    state.seconds["play"] += time.perf_counter() - start
+    yield from ()
+
+
 def play(
-    teacher: Policy, state: State, rows: int, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
+    teacher: Policy, state: State, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
 ) -> Iterator[Progress]:
-    """Play, label and remember until the memory has seen `rows` rows."""
+    """Play, label and remember until the end of an hour."""
     envs, memory = state.envs, state.memory
     assert envs is not None
     driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
     torch.set_num_threads(1)
-    while memory.rows < rows:
+    while memory.rows < rows_until(hour, options):
         start = time.perf_counter()
         outputs = label(teacher, envs.observations, pool, threads)
         labelled = time.perf_counter()
@@ -167,7 +228,6 @@ def label(
 
 def learn(
     state: State,
-    updates: int,
     hour: int,
     options: Options,
     temperature: float,
@@ -175,7 +235,8 @@ def learn(
     pool: ThreadPoolExecutor,
     threads: int,
 ) -> Iterator[Progress]:
-    """Learn until there have been `updates` updates."""
+    """Learn from the play until the end of an hour, as many updates as that calls for."""
+    updates, rows = updates_until(hour, options), rows_until(hour, options)
     total = updates_until(options.hours, options)
     inside = threads_inside(state.students, threads)
     side_by_side = options.device == "cpu" and min(inside, len(state.students)) > 1
@@ -185,7 +246,7 @@ def learn(
         start = time.perf_counter()
         several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
         # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
-        samples = [state.memory.draw(options.batch, state.sample_rng) for _ in range(several)]
+        samples = [state.memory.draw(options.batch, state.sample_rng, rows, window(options)) for _ in range(several)]
         rates = [learning_rate(update, total, options) for update in range(state.updates, state.updates + several)]
         means = list(
             spread(partial(_updates, state.memory, samples, rates, options, temperature, bf16), state.students)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill.distill.loop import State, Student, new_student, rows_until
+from potstill.distill.loop import State, Student, new_student, plays_ahead, rows_until, window
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.distill.recording import MANIFEST, Recording
 from potstill.errors import PotstillError
@@ -153,7 +153,8 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
 def new_state(plan: Plan) -> State:
     """Environments, an empty memory and fresh students, all from the seed."""
     options, task = plan.options, plan.task
-    rows = max(rows_until(min(options.hours, options.memory_hours), options), task.protocol.stack)
+    ahead = rows_until(1, options) if plays_ahead(options, plan.threads) else 0
+    rows = max(min(window(options) + ahead, rows_until(options.hours, options)), task.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
     outputs_are = plan.teacher_record["outputs"] if options.loss == "mse" else "logits"

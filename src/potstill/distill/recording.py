@@ -101,5 +101,5 @@ class Recording:
 def seal_hour(recording: Recording, memory: Replay, hour: int, first_row: int) -> None:
     """Write an hour's rows and add them to the recording's list."""
     path = recording.folder / f"play-{hour:04}.npz"
-    memory.seal(path, first_row)
+    memory.seal(path, first_row, memory.rows)
     recording.shards.append({"file": path.name, "rows": memory.rows - first_row, "sha256": sha256(path)})

@@ -53,6 +53,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     if resume and checkpoint.exists(out / "checkpoint"):
         checkpoint.load(out / "checkpoint", state, plan.options)
         before = state.seconds.get("total", 0.0)
+    else:
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
     mode = "r+b" if (out / "metrics.jsonl").exists() else "w+b"
     with (out / "metrics.jsonl").open(mode) as metrics, _tensorboard(out, state.updates) as write_events:
         _rewind(metrics, state.hours)
@@ -119,7 +121,7 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
     with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for hour in range(1, num_hours(options) + 1):
             first_row = state.memory.rows
-            yield from play(teacher, state, rows_until(hour, options), hour, options, pool, plan.threads)
+            yield from play(teacher, state, hour, options, pool, plan.threads)
             seal_hour(recording, state.memory, hour, first_row)
             recording = replace(recording, hours=min(hour, options.hours))
             recording.write(command)

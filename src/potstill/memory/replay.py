@@ -80,13 +80,21 @@ class Replay:
         self.labels[row] = labels.numpy()
         self.rows += 1
 
-    def draw(self, batch: int, rng: np.random.Generator) -> Sample:
-        """Draw rows and environments uniformly, with replacement: what `take` takes."""
-        held = min(self.rows, self.capacity)
-        complete = self.stack - 1 if self.rows > self.capacity else 0
+    def draw(self, batch: int, rng: np.random.Generator, rows: int | None = None, held: int | None = None) -> Sample:
+        """Draw rows and environments uniformly, with replacement: what `take` takes.
+
+        Args:
+            batch: how many.
+            rng: of the draw.
+            rows: only from the first so many rows ever added; default: all.
+            held: only from the newest so many of these; default: as many as the ring has.
+        """
+        rows = self.rows if rows is None else rows
+        held = min(rows, held or self.capacity)
+        complete = self.stack - 1 if rows > held else 0
         offsets = rng.integers(complete, held, batch)  # rows, from the oldest held
         envs = rng.integers(0, self.num_envs, batch)
-        return self.rows - held + offsets, envs
+        return rows - held + offsets, envs
 
     def sample(
         self, batch: int, rng: np.random.Generator
@@ -109,15 +117,15 @@ class Replay:
         observations[back > self.depth.reshape(-1)[flat][:, None]] = 0
         return torch.as_tensor(observations), torch.as_tensor(labels)
 
-    def seal(self, path: Path, first_row: int) -> None:
-        """Write the rows from `first_row` (counted from the first ever added) to a file, atomically.
+    def seal(self, path: Path, first_row: int, end_row: int) -> None:
+        """Write the rows from `first_row` until before `end_row` (counted from the first ever added), atomically.
 
         Frames are compressed by Zstandard: 40 to 200 times on Atari (docs/log.md).
 
         Raises:
             PotstillError: the file can't be written.
         """
-        rows = np.arange(first_row, self.rows) % self.capacity
+        rows = np.arange(first_row, end_row) % self.capacity
         if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
             rows = slice(int(rows[0]), int(rows[-1]) + 1)  # a view: no copy of some hundred megabytes
         packed = zstandard.ZstdCompressor(level=1).compress(self.frames[rows].data)
