@@ -87,7 +87,7 @@ def main() -> None:
         "steps_per_second": rates,
         "medians": medians,
         "ratio": ratio,
-        "machine": machine(0),
+        "machine": machine(os.cpu_count() or 1),
         "versions": versions(),
     }
     print(json.dumps(record, indent=1))

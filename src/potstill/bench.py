@@ -131,14 +131,13 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             memory.sample(options.batch, rng)
             return options.batch
 
-        batch, labels = (tensor.to(options.device) for tensor in memory.sample(options.batch, rng))
-        copy_of = np.empty_like(batch.cpu().numpy())
-        played = memory.frames.reshape(-1)[: copy_of.size * (memory.frames.size // copy_of.size)].reshape(
-            -1, copy_of.size
-        )
+        batch, labels = memory.sample(options.batch, rng)
+        copied = torch.empty_like(batch).flatten()
+        played = memory.frames.flatten()
+        played = played[: len(copied) * (len(played) // len(copied))].view(-1, len(copied))
 
         def sample_limit() -> int:
-            copy_of.reshape(-1)[:] = played[rng.integers(len(played))]
+            copied.copy_(played[rng.integers(len(played))])
             return options.batch
 
         def learn_ours() -> int:

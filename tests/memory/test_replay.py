@@ -48,7 +48,7 @@ def label(row: int, num_envs: int) -> torch.Tensor:
     seed=st.integers(0, 1000),
 )
 def test_what_comes_out_is_what_was_seen(capacity, num_envs, rows, end_rate, seed):
-    memory = Replay(capacity, num_envs, (4, 2, 2), 4, np.uint8, 2)
+    memory = Replay(capacity, num_envs, (4, 2, 2), 4, torch.uint8, 2)
     stream = Stream(num_envs, 4, np.random.default_rng(seed), end_rate)
     seen = []
     for row in range(rows):
@@ -66,7 +66,7 @@ def test_what_comes_out_is_what_was_seen(capacity, num_envs, rows, end_rate, see
 
 
 def test_every_step_that_can_be_drawn_is_drawn_alike():
-    memory = Replay(10, 2, (4, 2, 2), 4, np.uint8, 2)
+    memory = Replay(10, 2, (4, 2, 2), 4, torch.uint8, 2)
     stream = Stream(2, 4, np.random.default_rng(0), 0.2)
     for row in range(25):
         memory.add(stream.observations, stream.age, label(row, 2))
@@ -79,7 +79,7 @@ def test_every_step_that_can_be_drawn_is_drawn_alike():
 
 
 def test_vectors_are_kept_as_they_are():
-    memory = Replay(5, 3, (4,), 1, np.float32, 2)
+    memory = Replay(5, 3, (4,), 1, torch.float32, 2)
     rng = np.random.default_rng(0)
     seen = rng.normal(size=(8, 3, 4)).astype(np.float32)
     for row in range(8):
@@ -91,14 +91,14 @@ def test_vectors_are_kept_as_they_are():
 
 
 def test_sealed_rows_come_back_and_a_changed_byte_is_noticed(tmp_path):
-    memory = Replay(6, 2, (4, 2, 2), 4, np.uint8, 2)
+    memory = Replay(6, 2, (4, 2, 2), 4, torch.uint8, 2)
     stream = Stream(2, 4, np.random.default_rng(0), 0.2)
     for row in range(9):
         memory.add(stream.observations, stream.age, label(row, 2))
         stream.step()
         if row % 3 == 2:
             memory.seal(tmp_path / f"{row // 3}.npz", row - 2, memory.rows)
-    again = Replay(6, 2, (4, 2, 2), 4, np.uint8, 2)
+    again = Replay(6, 2, (4, 2, 2), 4, torch.uint8, 2)
     again.rows = 3
     again.unseal(tmp_path / "1.npz")
     again.unseal(tmp_path / "2.npz")
@@ -110,7 +110,7 @@ def test_sealed_rows_come_back_and_a_changed_byte_is_noticed(tmp_path):
     refused = 0
     for place in range(0, len(content), 7):
         (tmp_path / "1.npz").write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
-        changed = Replay(6, 2, (4, 2, 2), 4, np.uint8, 2)
+        changed = Replay(6, 2, (4, 2, 2), 4, torch.uint8, 2)
         changed.rows = 3
         try:
             changed.unseal(tmp_path / "1.npz")
@@ -124,7 +124,7 @@ def test_sealed_rows_come_back_and_a_changed_byte_is_noticed(tmp_path):
 
 def test_ten_hours_of_atari_fit_in_four_gigabytes():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    memory = Replay(9000, 60, (4, 84, 84), 4, np.uint8, 18)
+    memory = Replay(9000, 60, (4, 84, 84), 4, torch.uint8, 18)
     assert memory.capacity * memory.num_envs == 540_000
     assert memory.nbytes <= 4.0e9
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -133,4 +133,4 @@ def test_ten_hours_of_atari_fit_in_four_gigabytes():
 
 def test_a_ring_smaller_than_a_stack_is_refused():
     with pytest.raises(ValueError, match="can't hold a stack"):
-        Replay(3, 1, (4, 2, 2), 4, np.uint8, 2)
+        Replay(3, 1, (4, 2, 2), 4, torch.uint8, 2)

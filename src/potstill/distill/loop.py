@@ -275,7 +275,7 @@ def _updates(
     """Some optimiser steps of one student; returns its mean loss and its agreement with the labels."""
     sums = torch.zeros(2, device=options.device)
     for sample, rate in zip(samples, rates, strict=True):
-        observations, labels = (tensor.to(options.device) for tensor in memory.take(*sample))
+        observations, labels = memory.take(*sample)
         for group in student.optimizer.param_groups:
             group["lr"] = rate
         outputs, loss = update(student, observations, labels, options, temperature, bf16)
