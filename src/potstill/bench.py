@@ -99,6 +99,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     no_labels = torch.zeros(options.envs, task.num_actions)
 
     def play_ours() -> int:
+        torch.set_num_threads(1)  # as the loop does
         for row in actions:
             memory.add(envs.observations, envs.age, no_labels)
             envs.step(row)

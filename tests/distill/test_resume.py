@@ -129,18 +129,24 @@ from pathlib import Path
 from potstill.distill.options import Options
 from potstill.distill.plan import plan
 from potstill.distill.run import run
-for _ in run(plan(Options(("mlp:8", "mlp:4:tanh"), Path({str(cartpole_file)!r}), hours=3.0, updates=30, envs=20,
-    episodes=4, threads=2, memory_hours=2.0)), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill", "distill"]): pass
+options = Options(("mlp:8", "mlp:4:tanh"), Path({str(cartpole_file)!r}), hours=3.0, updates=30, envs=20,
+    episodes=4, threads=2, memory_hours=2.0)
+for _ in run(plan(options), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill", "distill"]):
+    print("under way", flush=True)
 """
     kills = 0
     for attempt in range(8):
         resume = (tmp_path / "cut" / "config.json").exists()
-        process = subprocess.Popen([sys.executable, "-c", script.replace("RESUME", str(resume))])
-        time.sleep(2.2 + 0.55 * attempt)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
+        process = subprocess.Popen(
+            [sys.executable, "-c", script.replace("RESUME", str(resume))], stdout=subprocess.PIPE
+        )
+        with process:
+            process.stdout.readline()
+            time.sleep(0.2 + 0.25 * attempt)
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+            process.stdout.read()
         for path in (tmp_path / "cut").rglob("*.json"):
             json.loads(path.read_text())
         for path in (tmp_path / "cut").rglob("*.safetensors"):

@@ -113,9 +113,11 @@ class Replay:
             return frames.index_select(0, flat), labels.index_select(0, flat)
         back = np.arange(self.stack - 1, -1, -1)  # oldest frame first
         stacked = self._index(((rows[:, None] - back) % self.capacity) * self.num_envs + envs[:, None])
-        # 20 times as fast as indexing by brackets, on the CPU.
-        observations = frames.index_select(0, stacked.flatten()).view(*stacked.shape, *frames.shape[1:])
-        observations[self._index(back) > self.depth.flatten().index_select(0, flat)[:, None]] = 0
+        before = self._index(back) > self.depth.flatten().index_select(0, flat)[:, None]
+        # index_select and index_fill_: by brackets it takes ten times as long, on the CPU.
+        observations = frames.index_select(0, stacked.flatten())
+        observations.index_fill_(0, before.flatten().nonzero()[:, 0], 0)
+        observations = observations.view(*stacked.shape, *frames.shape[1:])
         return observations, labels.index_select(0, flat)
 
     def _index(self, index: np.ndarray) -> Tensor:
