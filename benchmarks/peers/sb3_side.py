@@ -1,4 +1,4 @@
-"""A Potstill teacher and student inside Stable-Baselines3, for sb3_distill to work with: same networks, same task."""
+"""A Potstill teacher and student inside Stable-Baselines3, for its tools to work with: same networks, same task."""
 
 from functools import partial
 from typing import Any
@@ -45,13 +45,10 @@ def make_teacher(teacher: Policy, env: VecFrameStack) -> PPO:
     return model
 
 
-def make_student(
-    method: type, teacher: Policy, student: str, env: VecFrameStack, **settings: Any
-) -> tuple[Any, Policy]:
-    """A model of sb3_distill, and the potstill policy that shares its trunk (the head is the model's action_net)."""
-    policy = Policy.new(NetworkSpec.parse(student), "logits", (4, 84, 84), "uint8", teacher.num_actions)
-    model = method("CnnPolicy", env, policy_kwargs=_kwargs(policy), device="cpu", **{**SETTINGS, **settings})
-    model.set_teacher(make_teacher(teacher, env))
+def make_student(algorithm: type, student: str, env: VecFrameStack, **settings: Any) -> tuple[Any, Policy]:
+    """A model of SB3's kind, and the potstill policy that shares its trunk (the head is the model's action_net)."""
+    policy = Policy.new(NetworkSpec.parse(student), "logits", (4, 84, 84), "uint8", int(env.action_space.n))
+    model = algorithm("CnnPolicy", env, policy_kwargs=_kwargs(policy), device="cpu", **{**SETTINGS, **settings})
     return model, policy
 
 

@@ -1,11 +1,12 @@
-"""Seconds and control steps until a student plays as well as its teacher: Potstill, then sb3_distill.
+"""Seconds and control steps until a student plays as well as its teacher: Potstill, then sb3_distill and imitation.
 
-sb3_distill trains by its example's settings; every `--every` seconds its clock stands still while its student plays.
-Potstill's schedule has an end, and is scored there. Everybody is scored by the same protocol: greedy, ε = 0.05, no-op
-starts.
+The peers train by their examples' settings or defaults; every `--every` seconds their clock stands still while their
+student plays. Potstill's schedule has an end, and is scored there. Everybody is scored by the same protocol: greedy,
+ε = 0.05, no-op starts.
 
     git clone https://github.com/spiglerg/sb3_distill
-    PYTHONPATH=sb3_distill python benchmarks/peers/score.py \\
+    pip install --no-deps imitation; pip install datasets jsonpickle  # it asks for an old Gymnasium
+    PYTHONPATH=sb3_distill python benchmarks/peers/score.py --methods TeacherDistill StudentDistill BC \\
         --teacher Pong-ppo.safetensors --task ALE/Pong-v5 --out out.json
 """
 
@@ -13,11 +14,15 @@ import argparse
 import json
 import os
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from sb3_side import make_env, make_student
+from sb3_side import make_env, make_student, make_teacher
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -30,6 +35,14 @@ from potstill.evaluate import Player, Score, evaluate, normalised, random_player
 from potstill.policy import Policy
 from potstill.tasks import make_task
 
+METHODS = {
+    "TeacherDistill": "sb3_distill",
+    "StudentDistill": "sb3_distill",
+    "ProximalPolicyDistillation": "sb3_distill",
+    "BC": "imitation",
+}
+PPD = {"n_steps": 256, "batch_size": 512, "n_epochs": 4, "gamma": 0.995}
+"""As in sb3_distill's example."""
 ENOUGH = 0.95
 EPISODES = 100
 """Of the teacher and of a student that has come to its end."""
@@ -55,45 +68,81 @@ class Judge:
         return Score(tuple(returns))
 
 
-class Clock(BaseCallback):
-    """Stands still while the student is scored; ends the training when it is good enough, or time is up."""
+class Enough(Exception):  # noqa: N818 — an ending, not an error
+    """The student is good enough, or time is up."""
+
+
+class Clock:
+    """Stands still while the student is scored."""
 
     def __init__(self, judge: Judge, student: Policy, options: argparse.Namespace) -> None:
-        super().__init__()
         self.judge, self.student, self.options = judge, student, options
         self.seconds, self.since, self.record = 0.0, time.perf_counter(), []
 
-    def _on_rollout_end(self) -> None:
+    def tick(self, head: torch.nn.Module, steps: int) -> None:
+        """Score the student if it is time to. `head` is its last layer; the rest it shares with the model.
+
+        Raises:
+            Enough: to end the training.
+        """
         now = self.seconds + time.perf_counter() - self.since
         if now < self.options.every * (len(self.record) + 1):
             return
         self.seconds = now
-        learnt = getattr(self.model, "student_policy", self.model.policy)
-        self.student.network.head.load_state_dict(learnt.action_net.state_dict())
+        self.student.network.head.load_state_dict(head.state_dict())
         threads = torch.get_num_threads()
         scored = self.judge(self.student, self.options.episodes)
         if scored["mean"] >= ENOUGH:
             scored = self.judge(self.student, EPISODES)
         torch.set_num_threads(threads)
-        self.record.append({"seconds": now, "steps": self.num_timesteps, "normalised": scored})
+        self.record.append({"seconds": now, "steps": steps, "normalised": scored})
         print(json.dumps(self.record[-1]), flush=True)
+        if now >= self.options.limit or scored["mean"] >= ENOUGH:
+            raise Enough
         self.since = time.perf_counter()
 
-    def _on_step(self) -> bool:
-        last = self.record[-1] if self.record else None
-        return not last or (last["seconds"] < self.options.limit and last["normalised"]["mean"] < ENOUGH)
 
-
-def peer(method: str, judge: Judge, options: argparse.Namespace) -> list[dict[str, Any]]:
+def sb3_distill(method: str, judge: Judge, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One of sb3_distill's classes, by its example's settings."""
     import sb3_distill
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    class Tick(BaseCallback):
+        def _on_rollout_end(self) -> None:
+            learnt = getattr(self.model, "student_policy", self.model.policy)
+            clock.tick(learnt.action_net, self.num_timesteps)
+
+        def _on_step(self) -> bool:
+            return True
+
     env = make_env(options.task, DummyVecEnv)
-    model, student = make_student(
-        getattr(sb3_distill, method), potstill.load(options.teacher), options.student, env, seed=0, vf_coef=0.0
-    )
+    algorithm = getattr(sb3_distill, method)
+    settings = PPD if method == "ProximalPolicyDistillation" else {"vf_coef": 0.0}
+    model, student = make_student(algorithm, options.student, env, seed=0, **settings)
+    model.set_teacher(make_teacher(potstill.load(options.teacher), env))
     clock = Clock(judge, student, options)
-    model.learn(total_timesteps=10**9, callback=clock)
+    with suppress(Enough):
+        model.learn(total_timesteps=10**9, callback=Tick())
+    env.close()
+    return clock.record
+
+
+def imitation(method: str, judge: Judge, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """imitation's BC on an hour of the teacher's play, by its defaults."""
+    from imitation.algorithms.bc import BC
+    from imitation.data import rollout
+
+    rng = np.random.default_rng(0)
+    model, student = make_student(PPO, options.student, make_env(options.task, DummyVecEnv), seed=0)
+    env = model.get_env()  # with its channels first
+    expert = make_teacher(potstill.load(options.teacher), env).policy
+    clock = Clock(judge, student, options)
+    with suppress(Enough):
+        played = rollout.rollout(expert, env, rollout.make_min_timesteps(STEPS_PER_HOUR), rng=rng, unwrap=False)
+        transitions = rollout.flatten_trajectories(played)
+        learner = BC(observation_space=env.observation_space, action_space=env.action_space, rng=rng,
+                     policy=model.policy, demonstrations=transitions, device="cpu")  # fmt: skip
+        tick = partial(clock.tick, model.policy.action_net, len(transitions))
+        learner.train(n_epochs=10**6, on_batch_end=tick, progress_bar=False)
     env.close()
     return clock.record
 
@@ -122,9 +171,9 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True, help="a policy whose outputs are logits")
     parser.add_argument("--task", required=True, help="ALE/…-v5")
     parser.add_argument("--student", default="net3")
-    parser.add_argument("--methods", nargs="+", default=["TeacherDistill"], help="classes of sb3_distill")
-    parser.add_argument("--every", type=float, default=120, help="seconds between two scores of sb3_distill")
-    parser.add_argument("--limit", type=float, default=1200, help="seconds of sb3_distill, scoring apart")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["TeacherDistill"])
+    parser.add_argument("--every", type=float, default=120, help="seconds between two scores of a peer")
+    parser.add_argument("--limit", type=float, default=1200, help="seconds of a peer, scoring apart")
     parser.add_argument("--episodes", type=int, default=20, help="of a score on the way")
     parser.add_argument("--hours", type=float, default=1.0, help="of play, ours")
     parser.add_argument("--updates", type=int, default=1200, help="an hour, ours")
@@ -142,7 +191,8 @@ def main() -> None:
     }
     print(json.dumps(record["potstill"]), flush=True)
     for method in options.methods:
-        record[f"sb3_distill, {method}"] = peer(method, judge, options)
+        peer = sb3_distill if METHODS[method] == "sb3_distill" else imitation
+        record[f"{METHODS[method]}, {method}"] = peer(method, judge, options)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

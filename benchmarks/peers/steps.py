@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from sb3_side import make_env, make_student
+from sb3_side import make_env, make_student, make_teacher
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import potstill
@@ -31,7 +31,8 @@ def peer(teacher: Policy, student: str, task: str, steps: int, vec_env: type) ->
     from sb3_distill import TeacherDistill
 
     env = make_env(task, vec_env)
-    model, _ = make_student(TeacherDistill, teacher, student, env, seed=0)
+    model, _ = make_student(TeacherDistill, student, env, seed=0)
+    model.set_teacher(make_teacher(teacher, env))
     model.learn(total_timesteps=16 * 20)
     start = time.perf_counter()
     model.learn(total_timesteps=steps)
