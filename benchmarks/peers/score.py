@@ -30,8 +30,8 @@ import potstill
 from potstill.distill.loop import distill
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.distill.plan import new_state, plan
-from potstill.distill.result import machine, versions
 from potstill.evaluate import Player, Score, evaluate, normalised, random_player
+from potstill.machine import machine, versions
 from potstill.policy import Policy
 from potstill.tasks import make_task
 

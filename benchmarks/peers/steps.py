@@ -23,7 +23,7 @@ import potstill
 from potstill.distill.loop import distill
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.distill.plan import new_state, plan
-from potstill.distill.result import machine, versions
+from potstill.machine import machine, versions
 from potstill.policy import Policy
 
 

@@ -6,6 +6,8 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 import json
 import shutil
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -15,6 +17,18 @@ import tyro
 
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
+from potstill.learners.options import DQNOptions
+
+
+@contextmanager
+def _resumable(command: list[str]) -> Generator[None]:
+    """On Ctrl-C, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        mend = command if "--resume" in command else [*command, "--resume"]
+        print(f"\npotstill: interrupted; go on with: {' '.join(mend)}", file=sys.stderr)
+        sys.exit(130)
 
 
 @dataclass(frozen=True)
@@ -38,12 +52,8 @@ class Distill:
 
         planned = plan(self.options)
         finished = (self.out / "result.json").exists()
-        try:
+        with _resumable(command):
             show_progress(run(planned, self.out, self.resume, command))
-        except KeyboardInterrupt:
-            mend = command if "--resume" in command else [*command, "--resume"]
-            print(f"\npotstill: interrupted; go on with: {' '.join(mend)}", file=sys.stderr)
-            sys.exit(130)
         if finished:
             print(f"{self.out} was finished already", file=sys.stderr)
         page = write_report(self.out)
@@ -132,6 +142,43 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Train:
+    """Train a teacher by reinforcement learning; score it by protocol on the way, keep the best.
+
+    potstill train ALE/Pong-v5 --steps 2000000 --out runs/pong-dqn
+    potstill distill --teacher runs/pong-dqn/best.safetensors --student net1 net3 --out runs/pong
+
+    Run again with --resume it goes on where it was, to the same bits; with more --steps it goes on from its end.
+    On another machine portable.safetensors and config.json are enough: the memory is played full again first.
+    """
+
+    task: Annotated[str, tyro.conf.Positional]
+    """What to play: ALE/Pong-v5, CartPole-v1, …"""
+    out: Path
+    """The run directory; must be empty, unless --resume."""
+    options: DQNOptions = field(default_factory=DQNOptions)
+    algo: Literal["dqn"] = "dqn"
+    """How to learn."""
+    eval_every: int = 250_000
+    """Steps between two scores, each followed by a checkpoint."""
+    eval_episodes: int = 10
+    """Episodes of a score on the way."""
+    episodes: int = 100
+    """Episodes of the best policy's score in the end; others than those that chose it."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress, show_training
+        from potstill.train.run import plan, run
+
+        planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes)
+        with _resumable(command):
+            show_progress(run(planned, self.out, self.resume, command))
+        show_training(self.out)
+
+
+@dataclass(frozen=True)
 class Bench:
     """Measure each stage of the loop against its own limit on this machine, in turns. Takes two minutes.
 
@@ -150,7 +197,7 @@ class Bench:
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import run_bench, show_bench
         from potstill.distill.plan import plan
-        from potstill.distill.result import machine, versions
+        from potstill.machine import machine, versions
 
         if self.rounds < 1:
             raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
@@ -193,9 +240,9 @@ class Evaluate:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import score_policies
-        from potstill.distill.plan import check_device, check_plays
-        from potstill.distill.result import versions
+        from potstill.distill.plan import check_plays
         from potstill.evaluate import Player
+        from potstill.machine import check_device, versions
         from potstill.policy import Policy
         from potstill.tasks import Task, make_task
         from potstill.teachers import load

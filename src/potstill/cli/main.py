@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report
+from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report, Train
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -16,6 +16,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
     | Annotated[Record, tyro.conf.subcommand("record")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Record | Report:
+def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Record | Report | Train:
     """The command that was typed.
 
     Raises:

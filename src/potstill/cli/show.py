@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,7 +11,6 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from potstill.bench import Measured, bench
-from potstill.distill.loop import Progress
 from potstill.distill.plan import Plan
 from potstill.evaluate import Player, Score, evaluate
 from potstill.files import read_json
@@ -20,7 +19,23 @@ from potstill.tasks import Task
 if TYPE_CHECKING:
     from potstill.cli.commands import Evaluate
 
-STAGES = {"play": "playing (steps)", "learn": "learning (updates)", "evaluate": "evaluating (episodes)"}
+STAGES = {
+    "train": "training (steps)",
+    "play": "playing (steps)",
+    "learn": "learning (updates)",
+    "evaluate": "evaluating (episodes)",
+}
+
+
+class Progress(Protocol):
+    """What a run says of itself."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
 
 
 def show_progress(progress: Iterable[Progress]) -> None:
@@ -32,7 +47,7 @@ def show_progress(progress: Iterable[Progress]) -> None:
                 continue
             if now.stage not in rows:
                 rows[now.stage] = bars.add_task(STAGES[now.stage], total=now.total)
-            bars.update(rows[now.stage], completed=now.done)
+            bars.update(rows[now.stage], completed=now.done, total=now.total)
 
 
 def score_policies(players: list[Player], task: Task, options: "Evaluate") -> list[Score]:
@@ -107,6 +122,22 @@ def show_result(out: Path, page: Path) -> None:
     seconds = result["budget"]["seconds"]
     console.print(", ".join(f"{name} {seconds[name]:.0f} s" for name in seconds))
     console.print(f"students  {out / 'students'}\nreport    {page}", soft_wrap=True)
+
+
+def show_training(out: Path) -> None:
+    """The curve and the end of a finished training."""
+    result = read_json(out / "result.json")
+    table = Table(title=f"{result['task']}, {result['network']}, {result['parameters']:,} parameters")
+    for heading in ("steps", "score [95 % CI]", "episodes"):
+        table.add_column(heading, justify="right")
+    for point in result["curve"]:
+        table.add_row(f"{point['steps']:,}", _interval(point["score"], 1), str(point["score"]["episodes"]))
+    best = result["best"]
+    table.add_section()
+    table.add_row(f"best: {best['steps']:,}", _interval(best["score"], 1), str(best["score"]["episodes"]))
+    console = Console(width=None if Console().is_terminal else 110, highlight=False)
+    console.print(table)
+    console.print(str(out / best["file"]), soft_wrap=True)
 
 
 def _bars() -> Bars:

@@ -1,22 +1,16 @@
 """The point a run goes on from: weights, optimisers, random states, environments and the memory.
 
-One hour's rows of the memory are one sealed file; the rest is one file that names them and is
-replaced atomically after them. A process killed at any moment leaves the last complete checkpoint.
+One hour's rows of the memory are one sealed file; the rest is the state file that names them.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor
 
+from potstill import saved_state
 from potstill.distill.loop import State, hours_played, rows_until
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
-from potstill.files import TEMPORARY_SUFFIX, atomic_write
 
 STATE = "state.safetensors"
 
@@ -43,15 +37,9 @@ def save(folder: Path, state: State, options: Options) -> None:
     }
     tensors: dict[str, Tensor] = {}
     for student in state.students:
-        for name, tensor in student.learner.state_dict().items():
-            tensors[f"{student.name}/network/{name}"] = tensor
-        for index, slots in student.optimizer.state_dict()["state"].items():
-            for slot, tensor in slots.items():
-                tensors[f"{student.name}/optimizer/{index}/{slot}"] = tensor
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_write(folder / STATE) as file:
-        file.write(serialize(tensors, {"state": json.dumps(content)}))
-    _remove_strays(folder, shards)
+        tensors |= saved_state.pack(student.name, student.learner, student.optimizer)
+    saved_state.write(folder / STATE, content, tensors)
+    saved_state.remove_strays(folder, {STATE, *map(_shard, shards)})
 
 
 def exists(folder: Path) -> bool:
@@ -66,21 +54,18 @@ def load(folder: Path, state: State, options: Options) -> None:
     """
     path = folder / STATE
     try:
-        with safe_open(path, framework="pt") as file:
-            content: dict[str, Any] = json.loads((file.metadata() or {})["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        content, tensors = saved_state.read(path)
         for student in state.students:
-            _load_student(student.learner, student.optimizer, student.name, tensors)
+            saved_state.unpack(student.name, student.learner, student.optimizer, tensors)
             student.keep()
         state.hours, state.updates = content["hours"], content["updates"]
         state.seconds = content["seconds"]
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]
         shards: list[int] = content["shards"]
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise PotstillError(f"{path} is damaged; start again without --resume ({reason})") from error
-    _remove_strays(folder, shards)
+    except saved_state.DAMAGED as error:
+        raise saved_state.damaged(path, error) from error
+    saved_state.remove_strays(folder, {STATE, *map(_shard, shards)})
     state.memory.rows = rows_until(shards[0] - 1, options)
     for hour in shards:
         try:
@@ -91,26 +76,5 @@ def load(folder: Path, state: State, options: Options) -> None:
         state.envs.restore(content["envs"])
 
 
-def _load_student(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, name: str, tensors: dict[str, Tensor]
-) -> None:
-    weights, slots = f"{name}/network/", f"{name}/optimizer/"
-    network.load_state_dict({k.removeprefix(weights): v for k, v in tensors.items() if k.startswith(weights)})
-    optimizer_state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith(slots):
-            index, slot = key.removeprefix(slots).split("/")
-            optimizer_state.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": optimizer_state})
-
-
 def _shard(hour: int) -> str:
     return f"memory-{hour:04}.npz"
-
-
-def _remove_strays(folder: Path, shards: list[int]) -> None:
-    """Delete what a killed process left behind, and shards whose rows the ring has overwritten."""
-    keep = {STATE, *map(_shard, shards)}
-    for path in folder.iterdir():
-        if path.name not in keep and (path.suffix in (".npz", TEMPORARY_SUFFIX)):
-            path.unlink()

@@ -13,6 +13,7 @@ from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.distill.recording import MANIFEST, Recording
 from potstill.errors import PotstillError
 from potstill.files import sha256
+from potstill.machine import check_device, has_bf16
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
@@ -102,7 +103,7 @@ def plan(options: Options) -> Plan:
             Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_actions)
     if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and _has_bf16(options.device))
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and has_bf16(options.device))
     return Plan(
         options=options,
         teacher=teacher,
@@ -125,16 +126,6 @@ def describe(teacher: Policy, path: Path) -> dict[str, Any]:
         "parameters": teacher.num_parameters,
         "outputs": teacher.outputs_are,
     }
-
-
-def check_device(device: str) -> None:
-    """Check that a device is there.
-
-    Raises:
-        PotstillError: it isn't.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise PotstillError("--device cuda: PyTorch sees no GPU here; use --device cpu")
 
 
 def check_plays(policy: Policy, task: Task, name: str) -> None:
@@ -193,10 +184,3 @@ def new_state(plan: Plan) -> State:
         play_rng=play_rng,
         sample_rng=sample_rng,
     )
-
-
-def _has_bf16(device: str) -> bool:
-    """Whether bfloat16 arithmetic is in the hardware (elsewhere it is emulated, and slower)."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,11 +1,7 @@
 """The numbers of a run: everybody's scores, and `result.json`."""
 
-import importlib.metadata
 import math
-import os
-import platform
 from collections.abc import Generator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,9 +11,7 @@ from potstill.distill.plan import Plan
 from potstill.evaluate import Player, Score, evaluate, normalised, random_player, relative
 from potstill.policy import Policy
 from potstill.tasks.spec import Act
-from potstill.version import __version__
 
-SCHEMA = 1
 RANDOM_SHARE = 0.25
 """Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
 
@@ -95,22 +89,3 @@ def results(
 
 def _other(act: Act) -> Act:
     return "sample" if act == "greedy" else "greedy"
-
-
-def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    found = {"potstill": __version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "gymnasium", "ale-py"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the seconds were measured on."""
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-    }

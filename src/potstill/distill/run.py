@@ -1,21 +1,15 @@
 """A whole run: from the teacher's file to students, their scores and `result.json`.
 
-runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
-           /checkpoint/    where to go on from     students/       policy files
-           /result.json    the numbers            events.out.*    the metrics for TensorBoard, where it is installed
+The students' policy files are in the run directory's `students/`.
 """
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,9 +17,11 @@ from potstill.distill import checkpoint
 from potstill.distill.loop import Progress, distill, num_hours, play, rows_until
 from potstill.distill.plan import Plan, new_state
 from potstill.distill.recording import Recording, seal_hour
-from potstill.distill.result import SCHEMA, machine, results, score, versions
+from potstill.distill.result import results, score
 from potstill.errors import PotstillError
-from potstill.files import read_json, write_json
+from potstill.files import write_json
+from potstill.machine import machine, versions
+from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
@@ -41,7 +37,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         PotstillError: `out` holds another run, or can't be written.
     """
     begun = time.perf_counter()
-    _open_run_directory(plan, out, resume, command)
+    open_run(out, resume, command, plan.record())
     if (out / "result.json").exists():
         return
     if plan.teacher:
@@ -55,9 +51,11 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         before = state.seconds.get("total", 0.0)
     else:
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
-    mode = "r+b" if (out / "metrics.jsonl").exists() else "w+b"
-    with (out / "metrics.jsonl").open(mode) as metrics, _tensorboard(out, state.updates) as write_events:
-        _rewind(metrics, state.hours)
+    hours = state.hours
+    with (
+        open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
+        tensorboard(out, state.updates + 1) as write_events,
+    ):
         for progress in distill(source, state, plan.options, plan.temperature, plan.bf16, plan.threads):
             if progress.stage == "learn":
                 line = {
@@ -66,9 +64,9 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                     "loss": progress.losses,
                     "agreement": progress.agreement,
                 }
-                metrics.write(json.dumps(line).encode() + b"\n")
-                metrics.flush()
-                write_events(progress)
+                write_line(metrics, line)
+                scalars = {"loss": progress.losses, "agreement": progress.agreement}
+                write_events({f"{k}/{name}": v for k, of in scalars.items() for name, v in of.items()}, progress.done)
             if progress.stage == "hour":
                 state.seconds["total"] = before + time.perf_counter() - begun
                 os.fsync(metrics.fileno())
@@ -127,57 +125,3 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
             recording.write(command)
             yield Progress("hour", hour, num_hours(options), hour)
     state.envs.close()
-
-
-def _open_run_directory(plan: Plan, out: Path, resume: bool, command: list[str]) -> None:
-    config = out / "config.json"
-    record = plan.record()
-    if not resume:
-        if config.exists() or (out.exists() and any(out.iterdir())):
-            raise PotstillError(f"--out {out} is not empty: add --resume to go on with it, or choose another folder")
-        write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
-        return
-    if not config.exists():
-        raise PotstillError(f"--resume: there is no run in {out}; leave --resume out to start one")
-    before = read_json(config)
-    before = before.get("run", {}) if isinstance(before, dict) else {}
-    now = json.loads(json.dumps(record))
-    for key in {**before, **now}:
-        if key != "teacher" and before.get(key) != now.get(key):
-            raise PotstillError(
-                f"--resume: {out} was begun with {key.replace('_', '-')} {before.get(key)}, not {now.get(key)};"
-                " repeat its options, or choose another --out"
-            )
-
-
-@contextmanager
-def _tensorboard(out: Path, updates: int) -> Iterator[Callable[[Progress], None]]:
-    """Writes a learning record as TensorBoard events; writes nothing where TensorBoard is not installed."""
-    if find_spec("tensorboard") is None:
-        yield lambda progress: None
-        return
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    with SummaryWriter(str(out), purge_step=updates + 1) as writer:
-
-        def write(progress: Progress) -> None:
-            for name in progress.losses:
-                writer.add_scalar(f"loss/{name}", progress.losses[name], progress.done)
-                writer.add_scalar(f"agreement/{name}", progress.agreement[name], progress.done)
-
-        yield write
-
-
-def _rewind(metrics: Any, hours: int) -> None:
-    """Drop the lines of hours that will be run again."""
-    lines = metrics.read().splitlines(keepends=True)
-    kept = 0
-    for line in lines:
-        try:
-            if json.loads(line)["hour"] > hours:
-                break
-        except (ValueError, KeyError):  # cut off by a kill
-            break
-        kept += len(line)
-    metrics.seek(kept)
-    metrics.truncate()

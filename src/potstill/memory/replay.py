@@ -120,6 +120,12 @@ class Replay:
         observations = observations.view(*stacked.shape, *frames.shape[1:])
         return observations, labels.index_select(0, flat)
 
+    def labels_at(
+        self, rows: Int64[np.ndarray, " batch"], envs: Int64[np.ndarray, " batch"]
+    ) -> Float32[Tensor, "batch labels"]:
+        """The labels alone."""
+        return self.labels.flatten(0, 1).index_select(0, self._index((rows % self.capacity) * self.num_envs + envs))
+
     def _index(self, index: np.ndarray) -> Tensor:
         return torch.as_tensor(index, device=self.device)
 

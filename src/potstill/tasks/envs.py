@@ -48,7 +48,7 @@ class Finished:
 
 @dataclass
 class Envs:
-    """`num_envs` copies of a task. Reads: `observations`, `age`. Moves: `step`.
+    """`num_envs` copies of a task. Reads: `observations`, `age`, what the last step brought. Moves: `step`.
 
     There are no dead rows between episodes: an ended copy is reset before `step` returns.
     """
@@ -67,6 +67,14 @@ class Envs:
     """(num_envs,) control steps since each copy's episode began: 0 at its first observation."""
     episode: np.ndarray = field(init=False)
     """(num_envs,) which of its episodes each copy is in."""
+    rewards: np.ndarray = field(init=False)
+    """(num_envs,) of the last step, unclipped."""
+    terminated: np.ndarray = field(init=False)
+    """(num_envs,) whether the last step ended an episode by the task's rules."""
+    truncated: np.ndarray = field(init=False)
+    """(num_envs,) whether it was cut off by the time limit."""
+    lost_life: np.ndarray = field(init=False)
+    """(num_envs,) whether a life was lost (Atari)."""
 
     def __post_init__(self) -> None:
         self._vector = make_vector_env(self.task, self.num_envs, self.threads)
@@ -79,12 +87,12 @@ class Envs:
         Args:
             actions: (num_envs,) int64.
         """
-        self.observations, rewards, terminations, truncations = self._step(actions)
+        self._step(actions)
         for history, action in zip(self._actions, actions.tolist(), strict=True):
             history.append(action)
-        self._scores += rewards
+        self._scores += self.rewards
         self.age += 1
-        ended = terminations | truncations
+        ended = self.terminated | self.truncated
         if not ended.any():
             return []
         finished = [
@@ -111,9 +119,9 @@ class Envs:
                 self._begin(starting, from_seed=True)
             into = tick - (longest - lengths)
             actions = [h[i] if i >= 0 else 0 for h, i in zip(histories, into.tolist(), strict=True)]
-            self.observations, rewards, terminations, truncations = self._step(np.array(actions, dtype=np.int64))
-            self._scores += rewards
-            idle = (terminations | truncations) & (into < 0)
+            self._step(np.array(actions, dtype=np.int64))
+            self._scores += self.rewards
+            idle = (self.terminated | self.truncated) & (into < 0)
             if idle.any():  # a copy that waits for its turn came to an end meanwhile
                 self._begin(idle, from_seed=False)
         if (lengths == 0).any():
@@ -160,12 +168,19 @@ class Envs:
             seed: Any = np.array(list(seeds.values())) if seeded else None
         else:
             seed = [seeds.get(env) for env in range(self.num_envs)]
-        observations, _ = self._vector.reset(seed=seed, options={"reset_mask": which} if not which.all() else None)
+        observations, infos = self._vector.reset(seed=seed, options={"reset_mask": which} if not which.all() else None)
         self.observations = self._cast(observations)
+        self._lives = self._lives_of(infos)
 
-    def _step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        observations, rewards, terminations, truncations, _ = self._vector.step(actions)
-        return self._cast(observations), rewards, terminations, truncations
+    def _step(self, actions: np.ndarray) -> None:
+        observations, self.rewards, self.terminated, self.truncated, infos = self._vector.step(actions)
+        self.observations = self._cast(observations)
+        lives = self._lives_of(infos)
+        self.lost_life = lives < self._lives
+        self._lives = lives
+
+    def _lives_of(self, infos: dict[str, Any]) -> np.ndarray:
+        return infos["lives"] if self.task.is_atari else np.zeros(self.num_envs, np.int32)
 
     def _cast(self, observations: np.ndarray) -> np.ndarray:
         return observations.astype(self.task.observation_dtype, copy=False)

@@ -1,0 +1,241 @@
+"""DQN (Mnih et al. 2015), with double Q-learning, n-step returns and prioritised replay as options.
+
+A generator, like the distillation loop. Built for throughput: many environments in step, few and large minibatches;
+samples learnt for each step played are an option, not an accident.
+"""
+
+import copy
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, Shaped
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from potstill.learners.options import DQNOptions
+from potstill.memory import Replay, Sample
+from potstill.memory.priorities import Priorities
+from potstill.networks import scale
+from potstill.networks.build import Network
+from potstill.policy import Policy, choose
+from potstill.tasks import Envs
+
+UPDATES_AT_A_TIME = 8
+"""Updates between two turns of play: OpenMP's threads, which idle by spinning, disturb the emulators less often."""
+ACTION, REWARD, END = range(3)
+"""What the memory's labels hold."""
+TERMINAL, CUT = 1.0, 2.0
+"""In END: nothing follows; something would have followed that was never seen."""
+RECENT = 100
+"""Episodes in the mean of the recent scores."""
+BETA = 0.4
+"""Where the exponent of prioritised replay's importance weights begins; it ends at 1."""
+
+
+@dataclass
+class State:
+    """All that changes while DQN learns, and so all that a checkpoint holds."""
+
+    envs: Envs
+    memory: Replay
+    policy: Policy
+    """The network that learns."""
+    target: Network
+    optimizer: torch.optim.Optimizer
+    play_rng: np.random.Generator
+    sample_rng: np.random.Generator
+    priorities: Priorities | None = None
+    steps: int = 0
+    """Played; those that only refill the memory are not counted."""
+    updates: int = 0
+    scores: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT))
+    """Of the last episodes played, with exploration."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "learn": 0.0})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far DQN has come."""
+
+    stage: str
+    done: int
+    """Control steps played."""
+    total: int
+    updates: int = 0
+    epsilon: float = 1.0
+    loss: float | None = None
+    """Mean since the last record; None before learning begins."""
+    score: float | None = None
+    """Mean of the last episodes played, with exploration."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions over n steps."""
+
+    observations: Shaped[Tensor, "batch ..."]
+    actions: Int64[Tensor, " batch"]
+    returns: Float32[Tensor, " batch"]
+    """Discounted rewards until n steps later or the end."""
+    next_observations: Shaped[Tensor, "batch ..."]
+    """n steps later; of another episode where `discounts` is 0."""
+    discounts: Float32[Tensor, " batch"]
+    """γ to the n, 0 past the end."""
+    valid: Bool[Tensor, " batch"]
+    """False: the time limit cut the episode off within the n steps, and what was to come is unknown."""
+
+
+def new_state(
+    envs: Envs, policy: Policy, options: DQNOptions, play_rng: np.random.Generator, sample_rng: np.random.Generator
+) -> State:
+    """An empty memory and the beginning of learning."""
+    task = envs.task
+    policy.network.requires_grad_(True)
+    memory = Replay(
+        options.memory // options.envs,
+        options.envs,
+        task.observation_shape,
+        task.protocol.stack,
+        getattr(torch, task.observation_dtype),
+        3,
+        options.device,
+    )
+    return State(
+        envs=envs,
+        memory=memory,
+        policy=policy,
+        target=copy.deepcopy(policy.network).requires_grad_(False),
+        optimizer=torch.optim.Adam(policy.network.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True),
+        play_rng=play_rng,
+        sample_rng=sample_rng,
+        priorities=Priorities(memory.capacity, options.envs) if options.prioritised else None,
+    )
+
+
+def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator[Progress]:
+    """Play and learn from `state` on until the options' steps are done.
+
+    Args:
+        state: changed in place; whole whenever a record is yielded.
+        options: all the rest.
+        bf16: whether networks are computed in bfloat16 (weights stay float32).
+        threads: of arithmetic.
+    """
+    while state.updates and state.memory.rows * options.envs < options.learn_after:  # a portable checkpoint has none
+        play(state, options, bf16)
+    while state.steps < options.steps:
+        start = time.perf_counter()
+        torch.set_num_threads(1)
+        # By its first block of updates the memory is as large as learn_after asks, whatever the counts are later.
+        while state.steps < options.steps and _due(state, options) < UPDATES_AT_A_TIME:
+            play(state, options, bf16)
+            state.steps += options.envs
+            if state.steps % (50 * options.envs) == 0 and not _due(state, options):
+                yield _progress(state, options, None)
+        state.seconds["play"] += time.perf_counter() - start
+        start = time.perf_counter()
+        torch.set_num_threads(threads)
+        losses = [learn(state, options, bf16) for _ in range(_due(state, options))]
+        loss = torch.stack(losses).mean().item() if losses else None
+        state.seconds["learn"] += time.perf_counter() - start
+        yield _progress(state, options, loss)
+
+
+def epsilon(steps: int, options: DQNOptions) -> float:
+    """The probability of a random action after so many steps."""
+    return max(options.final_epsilon, 1 - (1 - options.final_epsilon) * steps / options.explore_steps)
+
+
+def play(state: State, options: DQNOptions, bf16: bool) -> None:
+    """One step of every environment."""
+    envs, memory = state.envs, state.memory
+    observations, age = envs.observations, envs.age.copy()
+    with torch.no_grad():
+        outputs = _outputs(state.policy.network, torch.as_tensor(observations).to(options.device), bf16).cpu()
+    actions = choose(outputs, epsilon(state.steps, options), state.play_rng)
+    state.scores.extend(finished.score for finished in envs.step(actions))
+    # A lost life ends what is learnt, not what is played; rewards are learnt by their sign (Mnih et al. 2015).
+    terminal = envs.terminated | envs.lost_life
+    end = np.where(terminal, TERMINAL, np.where(envs.truncated, CUT, 0.0))
+    rewards = envs.rewards.clip(-1, 1) if envs.task.is_atari else envs.rewards
+    labels = torch.from_numpy(np.stack([actions, rewards, end], axis=1).astype(np.float32))
+    memory.add(observations, age, labels)
+    if state.priorities:
+        row = memory.rows - 1
+        if row >= options.n_step:
+            state.priorities.open(row - options.n_step)
+        for gone in range(memory.stack):  # the row overwritten, and those whose stacks began in it
+            state.priorities.close(row + gone)
+
+
+def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
+    """One update; returns the loss."""
+    memory, online = state.memory, state.policy.network
+    sample, weights = _draw(state, options)
+    batch = transitions(memory, sample, options.n_step, options.discount)
+    with torch.no_grad():
+        values = _outputs(state.target, batch.next_observations, bf16)
+        chooser = values if options.single_q else _outputs(online, batch.next_observations, bf16)
+        best = values.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
+    chosen = _outputs(online, batch.observations, bf16).gather(1, batch.actions[:, None])[:, 0]
+    goal = batch.returns + batch.discounts * best
+    loss = (weights * batch.valid * smooth_l1_loss(chosen, goal, reduction="none")).mean()
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    state.updates += 1
+    every = max(1, round(options.target_every * options.replay_ratio / options.batch))
+    if state.updates % every == 0:
+        state.target.load_state_dict(online.state_dict())
+    if state.priorities:
+        errors = (chosen - goal).detach().abs().cpu().numpy()
+        state.priorities.update(sample, errors)
+    return loss.detach()
+
+
+def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) -> Batch:
+    """What followed the sampled steps, n steps on; `n_step` later rows must be in the memory."""
+    rows, envs = sample
+    observations, first = memory.take(rows, envs)
+    next_observations, _ = memory.take(rows + n_step, envs)
+    returns = torch.zeros_like(first[:, REWARD])
+    going, valid = torch.ones_like(returns), torch.ones_like(returns, dtype=torch.bool)
+    for ahead in range(n_step):
+        labels = memory.labels_at(rows + ahead, envs) if ahead else first
+        returns += going * discount**ahead * labels[:, REWARD]
+        valid &= (going == 0) | (labels[:, END] != CUT)
+        going *= labels[:, END] == 0
+    return Batch(observations, first[:, ACTION].long(), returns, next_observations, going * discount**n_step, valid)
+
+
+def _outputs(network: Network, observations: Tensor, bf16: bool) -> Tensor:
+    if observations.dtype == torch.uint8:
+        observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
+    with torch.autocast(observations.device.type, torch.bfloat16, enabled=bf16):
+        return network(observations).float()
+
+
+def _draw(state: State, options: DQNOptions) -> tuple[Sample, Tensor]:
+    memory = state.memory
+    if state.priorities is None:
+        sample = memory.draw(
+            options.batch, state.sample_rng, memory.rows - options.n_step, memory.capacity - options.n_step
+        )
+        return sample, torch.ones((), device=options.device)
+    beta = BETA + (1 - BETA) * min(1.0, state.steps / options.steps)
+    sample, weights = state.priorities.draw(options.batch, state.sample_rng, memory.rows, beta)
+    return sample, torch.from_numpy(weights).to(options.device)
+
+
+def _due(state: State, options: DQNOptions) -> int:
+    """Updates that the steps played call for."""
+    return int(max(0, state.steps - options.learn_after) * options.replay_ratio / options.batch) - state.updates
+
+
+def _progress(state: State, options: DQNOptions, loss: float | None) -> Progress:
+    score = float(np.mean(state.scores)) if state.scores else None
+    return Progress("train", state.steps, options.steps, state.updates, epsilon(state.steps, options), loss, score)

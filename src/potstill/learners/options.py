@@ -1,0 +1,75 @@
+"""Everything that decides what DQN learns."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from potstill.errors import PotstillError
+
+
+@dataclass(frozen=True)
+class DQNOptions:
+    """How to learn. A step is a control step: one decision in one environment, four emulator frames on Atari."""
+
+    steps: int = 10_000_000
+    """Control steps to play."""
+    network: str = "dqn"
+    """What learns: dqn, net1, cnn:16-16-16:64, mlp:64-64. "dqn" is mlp:64-64 where observations are vectors."""
+    envs: int = 32
+    """Copies of the task played in step."""
+    batch: int = 256
+    """Samples in a minibatch."""
+    replay_ratio: float = 4.0
+    """Samples learnt for each step played (Mnih et al. 2015: 8)."""
+    memory: int = 500_000
+    """Steps remembered (the paper: 1,000,000); an Atari frame takes 7 KB."""
+    learn_after: int = 20_000
+    """Steps played before learning begins (the paper: 50,000)."""
+    discount: float = 0.99
+    """γ: what a reward a step later is worth."""
+    n_step: int = 3
+    """Rewards summed before the target network estimates the rest (the paper: 1)."""
+    single_q: bool = False
+    """The target network itself chooses the next action, as in the paper; default: double Q-learning."""
+    prioritised: bool = False
+    """Prioritised replay (Schaul et al. 2016, proportional, α = 0.6, β from 0.4 to 1)."""
+    learning_rate: float = 2.5e-4
+    """Of Adam."""
+    target_every: int = 8_000
+    """Steps between two copies of the network to the target network (the paper: 40,000)."""
+    final_epsilon: float = 0.02
+    """Probability of a random action in the end (the paper: 0.1)."""
+    explore_steps: int = 250_000
+    """Steps in which that probability falls from 1."""
+    seed: int = 0
+    """Of everything: the same seed, machine and threads give the same weights."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of updates and of play. auto: bf16 for CNNs on hardware with it."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks and the memory are."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def check(self) -> None:
+        """Refuse values that can't work.
+
+        Raises:
+            PotstillError: naming the flag.
+        """
+        for name in ("steps", "envs", "batch", "replay_ratio", "memory", "learn_after", "n_step", "learning_rate",
+                     "target_every", "explore_steps"):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise PotstillError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        for name in ("discount", "final_epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise PotstillError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+        if self.memory < self.envs * (self.n_step + 16):
+            raise PotstillError(f"--memory {self.memory}: too small for {self.envs} environments")
+        if self.learn_after < self.envs * (self.n_step + 1):
+            raise PotstillError(f"--learn-after {self.learn_after}: too few steps for {self.envs} environments")
+
+    def record(self) -> dict[str, Any]:
+        """The options as JSON."""
+        return asdict(self)

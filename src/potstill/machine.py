@@ -1,0 +1,48 @@
+"""The machine: what it can do, and what a result says of it."""
+
+import importlib.metadata
+import os
+import platform
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from potstill.errors import PotstillError
+from potstill.version import __version__
+
+
+def check_device(device: str) -> None:
+    """Check that a device is there.
+
+    Raises:
+        PotstillError: it isn't.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PotstillError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bfloat16 arithmetic is in the hardware (elsewhere it is emulated, and slower)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    found = {"potstill": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "gymnasium", "ale-py"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the seconds were measured on."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+    }

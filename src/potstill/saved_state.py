@@ -1,0 +1,74 @@
+"""The parts of a checkpoint that every run has: networks with their optimisers, and one file that says it all.
+
+Sealed rows of the memory lie beside it. The file is replaced atomically after them and names them: a process killed
+at any moment leaves the last complete checkpoint.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from potstill.errors import PotstillError
+from potstill.files import TEMPORARY_SUFFIX, atomic_write
+
+DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError)
+"""What a damaged file can raise where it is read and used."""
+
+
+def pack(name: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """A network's and its optimiser's tensors, named."""
+    tensors = {f"{name}/network/{key}": tensor for key, tensor in network.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"{name}/optimizer/{index}/{slot}": tensor for slot, tensor in slots.items()}
+    return tensors
+
+
+def unpack(name: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give a network and its optimiser what `pack` named."""
+    weights, slots = f"{name}/network/", f"{name}/optimizer/"
+    network.load_state_dict({k.removeprefix(weights): v for k, v in tensors.items() if k.startswith(weights)})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith(slots):
+            index, slot = key.removeprefix(slots).split("/")
+            state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a state file, atomically.
+
+    Raises:
+        PotstillError: the disk is full or can't be written; the file is as it was.
+    """
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as file:
+        file.write(serialize(ready, {"state": json.dumps(content)}))
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write` wrote.
+
+    Raises:
+        one of DAMAGED: it is.
+    """
+    with safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})["state"]), {name: file.get_tensor(name) for name in file.keys()}
+
+
+def damaged(path: Path, error: Exception) -> PotstillError:
+    """What to say of a state file that can't be used."""
+    reason = " ".join(str(error).split())[:100]
+    return PotstillError(f"{path} is damaged; start again without --resume ({reason})")
+
+
+def remove_strays(folder: Path, keep: set[str]) -> None:
+    """Delete what a killed process left behind, and shards whose rows the ring has overwritten."""
+    for path in folder.iterdir():
+        if path.name not in keep and (path.suffix in (".npz", TEMPORARY_SUFFIX)):
+            path.unlink()

@@ -1,0 +1,1 @@
+"""Training a teacher: learning, scoring as it goes, keeping the best, coming back after a kill."""

@@ -1,0 +1,176 @@
+"""DQN: its transitions against the task itself, its update against hand-computed numbers."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from potstill import Policy, PotstillError
+from potstill.learners.dqn import CUT, TERMINAL, State, dqn, epsilon, learn, new_state, play, transitions
+from potstill.learners.options import DQNOptions
+from potstill.memory import Replay
+from potstill.networks import NetworkSpec
+from potstill.tasks import Envs, EpisodeSeeds, make_task
+
+
+def fresh(options: DQNOptions, task_id: str = "CartPole-v1", network: str = "mlp:16") -> State:
+    task = make_task(task_id)
+    torch.manual_seed(0)
+    policy = Policy.new(
+        NetworkSpec.parse(network), "q", task.observation_shape, task.observation_dtype, task.num_actions
+    )
+    envs = Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), 2)
+    return new_state(envs, policy, options, np.random.default_rng(1), np.random.default_rng(2))
+
+
+def remember(rewards: list[float], ends: list[float]) -> Replay:
+    """One environment whose observation is the number of its step."""
+    memory = Replay(len(rewards), 1, (1,), 1, torch.float32, 3)
+    for row, (reward, end) in enumerate(zip(rewards, ends, strict=True)):
+        memory.add(
+            np.full((1, 1), row, np.float32),
+            np.array([row]),
+            torch.tensor([[row % 2, reward, end]], dtype=torch.float32),
+        )
+    return memory
+
+
+def at(row: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([row]), np.array([0])
+
+
+def test_an_n_step_return_sums_discounted_rewards():
+    batch = transitions(remember([1, 2, 4, 8, 16], [0] * 5), at(1), 3, 0.5)
+    assert batch.returns.tolist() == [2 + 0.5 * 4 + 0.25 * 8]
+    assert batch.discounts.tolist() == [0.125]
+    assert batch.observations.tolist() == [[1.0]]
+    assert batch.next_observations.tolist() == [[4.0]]
+    assert batch.actions.tolist() == [1]
+    assert batch.valid.tolist() == [True]
+
+
+def test_an_n_step_return_stops_at_the_end_of_the_episode():
+    batch = transitions(remember([1, 2, 4, 8, 16], [0, 0, TERMINAL, 0, 0]), at(1), 3, 0.5)
+    assert batch.returns.tolist() == [2 + 0.5 * 4]
+    assert batch.discounts.tolist() == [0.0]
+    assert batch.valid.tolist() == [True]
+
+
+@pytest.mark.parametrize(("ends", "valid"), [([0, CUT, 0], False), ([TERMINAL, CUT, 0], True), ([0, 0, CUT], True)])
+def test_what_the_time_limit_cut_off_is_not_learnt_from(ends, valid):
+    assert transitions(remember([1, 1, 1], ends), at(0), 2, 0.9).valid.tolist() == [valid]
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_remembered_transitions_are_what_the_task_does(n_step):
+    options = DQNOptions(envs=4, memory=1200, n_step=n_step, learn_after=100)
+    state = fresh(options)
+    for _ in range(500):  # the ring wraps
+        play(state, options, bf16=False)
+    sample = state.memory.draw(
+        200, np.random.default_rng(0), state.memory.rows - n_step, state.memory.capacity - n_step
+    )
+    batch = transitions(state.memory, sample, n_step, 0.9)
+    env = gymnasium.make("CartPole-v1").unwrapped
+    env.reset(seed=0)
+    for index, (row, copy) in enumerate(zip(*sample, strict=True)):
+        env.state = batch.observations[index].double().numpy()
+        env.steps_beyond_terminated = None
+        score, ended, observation = 0.0, False, None
+        for ahead in range(n_step):
+            action = int(state.memory.labels_at(np.array([row + ahead]), np.array([copy]))[0, 0])
+            observation, reward, ended, _, _ = env.step(action)
+            score += 0.9**ahead * reward
+            if ended:
+                break
+        assert batch.returns[index].item() == pytest.approx(score)
+        assert (batch.discounts[index].item() == 0) == ended
+        if not ended:
+            np.testing.assert_allclose(batch.next_observations[index], observation, atol=1e-5)
+
+
+def constant_q(state: State, online: list[float], target: list[float]) -> None:
+    """Make both networks say the same everywhere."""
+    for network, values in ((state.policy.network, online), (state.target, target)):
+        with torch.no_grad():
+            network.head.weight.zero_()
+            network.head.bias.copy_(torch.tensor(values))
+
+
+@pytest.mark.parametrize(
+    ("single_q", "reward", "loss"),
+    [
+        # Double: the online network's best is action 1, the target says 0.3 of it: 1.0 + 0.5·0.3 − Q(0) = 0.15
+        (False, 1.0, 0.5 * 0.15**2),
+        # Single: the target's own best is 0.7: 1.0 + 0.5·0.7 − 1.0 = 0.35
+        (True, 1.0, 0.5 * 0.35**2),
+        # Large errors count linearly: |5.0 + 0.15 − 1.0| − 0.5
+        (False, 5.0, 4.15 - 0.5),
+    ],
+)
+def test_the_loss_is_hubers_of_the_temporal_difference(single_q, reward, loss):
+    options = DQNOptions(envs=1, memory=100, learn_after=10, n_step=1, discount=0.5, single_q=single_q, batch=16)
+    state = fresh(options)
+    constant_q(state, [1.0, 2.0], [0.7, 0.3])
+    for _ in range(20):
+        state.memory.add(np.zeros((1, 4), np.float32), np.array([1]), torch.tensor([[0.0, reward, 0.0]]))
+    assert learn(state, options, bf16=False).item() == pytest.approx(loss, rel=1e-5)
+
+
+def test_exploration_falls_in_a_line_and_stays():
+    options = DQNOptions(explore_steps=100, final_epsilon=0.1)
+    assert [epsilon(steps, options) for steps in (0, 50, 100, 1000)] == [1.0, pytest.approx(0.55), 0.1, 0.1]
+
+
+@pytest.mark.parametrize("replay_ratio", [0.5, 4.0])
+def test_as_many_samples_are_learnt_as_the_ratio_says(replay_ratio):
+    options = DQNOptions(steps=4000, envs=8, memory=2000, learn_after=800, batch=32, replay_ratio=replay_ratio)
+    state = fresh(options)
+    for progress in dqn(state, options, bf16=False, threads=1):
+        assert progress.updates == state.updates
+    assert state.steps == 4000
+    assert state.updates == int(3200 * replay_ratio / 32)
+
+
+@pytest.mark.parametrize("prioritised", [False, True])
+def test_a_two_armed_task_is_learnt(prioritised):
+    """CartPole for 2,000 steps is enough to play twice as long as chance does (about 22 steps)."""
+    options = DQNOptions(
+        steps=12_000, envs=8, memory=12_000, learn_after=400, batch=64, replay_ratio=16, learning_rate=1e-3,
+        target_every=400, explore_steps=4000, prioritised=prioritised, discount=0.98,
+    )  # fmt: skip
+    state = fresh(options, network="mlp:64-64")
+    *_, last = dqn(state, options, bf16=False, threads=1)
+    assert last.score is not None
+    assert last.score > 60
+
+
+def test_atari_rewards_are_learnt_by_their_sign_and_a_lost_life_is_an_end():
+    options = DQNOptions(envs=8, memory=8 * 600, learn_after=100)
+    state = fresh(options, "ALE/MsPacman-v5", "cnn:4-4-4:8")
+    lost, rewards = 0, set[float]()
+    for _ in range(400):
+        play(state, options, bf16=False)
+        lost += int(state.envs.lost_life.sum())
+        rewards |= set(state.envs.rewards.tolist())
+    labels = state.memory.labels[:400]
+    assert max(rewards) >= 10
+    assert set(labels[..., 1].unique().tolist()) == {0.0, 1.0}
+    assert lost > 0
+    assert int((labels[..., 2] == TERMINAL).sum()) == lost
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"steps": 0}, "--steps"),
+        ({"discount": 1.5}, "--discount"),
+        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"memory": 300}, "--memory"),
+        ({"learn_after": 10}, "--learn-after"),
+        ({"seed": -1}, "--seed"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(change, flag):
+    with pytest.raises(PotstillError, match=flag):
+        DQNOptions(**change).check()
