@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potstill import artifact
 from potstill.errors import PotstillError
-from potstill.networks import NetworkSpec, build, num_parameters
+from potstill.networks import NetworkSpec, Normalize, build, num_parameters
 from potstill.networks.build import Network
 from potstill.tasks.spec import Act
 
@@ -37,6 +37,8 @@ class Policy:
     """The id of the task it was trained for, where its file says so."""
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     """Where it came from, as JSON."""
+    clip: float | None = None
+    """Its network begins with `Normalize`, clipped to this; None: it sees observations as they are."""
 
     @classmethod
     def new(
@@ -50,7 +52,14 @@ class Policy:
     ) -> "Policy":
         """A policy with a freshly initialised network."""
         network = build(spec, observation_shape, num_actions)
-        return cls(network, spec, outputs_are, observation_shape, observation_dtype, **rest)
+        policy = cls(network, spec, outputs_are, observation_shape, observation_dtype, **rest)
+        return policy if policy.clip is None else policy.normalised(policy.clip)
+
+    def normalised(self, clip: float) -> "Policy":
+        """Let the network begin with `Normalize`, statistics 0 and 1; returns self."""
+        self.network.trunk.insert(0, Normalize(self.observation_shape[0], clip))
+        self.clip = clip
+        return self
 
     @property
     def num_actions(self) -> int:
@@ -132,6 +141,8 @@ class Policy:
             "task": self.task,
             "provenance": self.provenance,
         }
+        if self.clip is not None:
+            description["normalise"] = {"clip": self.clip}
         artifact.write(Path(path), description, dict(self.network.state_dict()))
 
     @classmethod
@@ -180,6 +191,9 @@ class Policy:
         # Gymnasium imports what stands before a colon in an id: a file may not ask for that.
         if not (task is None or (isinstance(task, str) and ":" not in task)) or not isinstance(provenance, dict):
             raise ValueError(f"task {str(task)[:60]!r} or provenance")
+        clip = description["normalise"]["clip"] if "normalise" in description else None
+        if clip is not None and not (isinstance(clip, int | float) and clip > 0 and len(shape) == 1):
+            raise ValueError(f"normalise {str(clip)[:60]}")
         with torch.device("meta"):
             return cls.new(
                 NetworkSpec.parse(description["network"]),
@@ -189,6 +203,7 @@ class Policy:
                 num_actions,
                 task=task,
                 provenance=cast(dict[str, Any], provenance),
+                clip=clip,
             )
 
 

@@ -1,5 +1,7 @@
 """State dicts of other libraries' layouts against the computation those libraries do."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +97,80 @@ def test_an_mlp_of_that_layout_is_tanh(tmp_path):
     h = torch.tanh(F.linear(h, tensors["base.actor.2.weight"], tensors["base.actor.2.bias"]))
     expected = F.linear(h, tensors["dist.linear.weight"], tensors["dist.linear.bias"])
     torch.testing.assert_close(load(tmp_path / "a.safetensors").outputs(x.numpy()), expected)
+
+
+def chain(*sizes: int, prefix: str, first: int = 0) -> dict[str, torch.Tensor]:
+    """Linear layers `prefix.0`, `prefix.2`, … of these widths."""
+    generator = torch.Generator().manual_seed(len(prefix))
+    tensors = {}
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        tensors[f"{prefix}.{first + 2 * i}.weight"] = torch.randn(outputs, inputs, generator=generator)
+        tensors[f"{prefix}.{first + 2 * i}.bias"] = torch.randn(outputs, generator=generator)
+    return tensors
+
+
+def nature(prefix: str, hidden: int = 64) -> dict[str, torch.Tensor]:
+    """The convolutions and the first linear layer of a DQN, as CleanRL numbers them."""
+    renamed = {k.replace("base.main", prefix): v for k, v in acktr((32, 64, 64), hidden).items() if "base.main" in k}
+    assert len(renamed) == 8
+    return renamed
+
+
+def forward_nature(t: dict[str, torch.Tensor], prefix: str, frames: np.ndarray) -> torch.Tensor:
+    x = torch.from_numpy(frames) / 255.0
+    for i, stride in enumerate((4, 2, 1)):
+        x = F.relu(F.conv2d(x, t[f"{prefix}.{2 * i}.weight"], t[f"{prefix}.{2 * i}.bias"], stride))
+    return F.relu(F.linear(x.flatten(1), t[f"{prefix}.7.weight"], t[f"{prefix}.7.bias"]))
+
+
+@pytest.mark.parametrize("prefix", ["network", "net"])
+def test_a_dqns_chain_of_layers_saved_by_torch_computes_its_values(prefix, tmp_path):
+    tensors = nature(prefix) | chain(64, 6, prefix=prefix, first=9)
+    torch.save(tensors, tmp_path / "PongNoFrameskip-v4.pth")
+    policy = load(tmp_path / "PongNoFrameskip-v4.pth")
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8)
+    features = forward_nature(tensors, prefix, frames)
+    expected = F.linear(features, tensors[f"{prefix}.9.weight"], tensors[f"{prefix}.9.bias"])
+    torch.testing.assert_close(policy.outputs(frames), expected, rtol=1e-4, atol=1e-4)
+    assert (policy.outputs_are, str(policy.spec), policy.task) == ("q", "cnn:32-64-64:64", "ALE/Pong-v5")
+
+
+def test_cleanrls_ppo_on_atari_computes_its_logits(tmp_path):
+    tensors = nature("network") | {"actor.weight": torch.randn(6, 64), "actor.bias": torch.randn(6)}
+    torch.save(tensors | {"critic.weight": torch.randn(1, 64), "critic.bias": torch.randn(1)}, tmp_path / "a.pt")
+    policy = load(tmp_path / "a.pt")
+    frames = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8)
+    expected = F.linear(forward_nature(tensors, "network", frames), tensors["actor.weight"], tensors["actor.bias"])
+    torch.testing.assert_close(policy.outputs(frames), expected, rtol=1e-4, atol=1e-4)
+    assert policy.outputs_are == "logits"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "meaning", "spec", "activation"),
+    [
+        (chain(4, 120, 84, 2, prefix="network"), "q", "mlp:120-84", torch.relu),
+        (chain(4, 64, 64, 2, prefix="actor") | chain(4, 64, 64, 1, prefix="critic"), "logits", "mlp:64-64:tanh",
+         torch.tanh),
+    ],
+)  # fmt: skip
+def test_cleanrls_small_networks_compute_theirs(tensors, meaning, spec, activation, tmp_path):
+    torch.save(tensors, tmp_path / "CartPole-v1.pt")
+    policy = load(tmp_path / "CartPole-v1.pt")
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    observations, prefix = x.numpy(), "network" if meaning == "q" else "actor"
+    for layer in (0, 2):
+        x = activation(F.linear(x, tensors[f"{prefix}.{layer}.weight"], tensors[f"{prefix}.{layer}.bias"]))
+    expected = F.linear(x, tensors[f"{prefix}.4.weight"], tensors[f"{prefix}.4.bias"])
+    torch.testing.assert_close(policy.outputs(observations), expected, rtol=1e-5, atol=1e-4)
+    assert (policy.outputs_are, str(policy.spec), policy.task) == (meaning, spec, "CartPole-v1")
+
+
+def test_the_third_party_enduro_dqn_is_read(teachers_folder):
+    policy = load(teachers_folder / "state_dicts" / "Enduro-dqn-fc200.pth")
+    assert (policy.outputs_are, str(policy.spec), policy.num_actions) == ("q", "cnn:32-64-64:200", 9)
+
+
+def test_a_chain_with_other_tensors_beside_it_is_not_guessed_at(tmp_path):
+    torch.save(chain(4, 8, 2, prefix="network") | {"atoms": torch.zeros(51)}, tmp_path / "c51.pt")
+    with pytest.raises(PotstillError, match="a state dict of no known layout"):
+        load(tmp_path / "c51.pt")

@@ -324,7 +324,12 @@ class Inspect:
             shown = (
                 json.dumps(value) if isinstance(value, dict) else value if value is not None else "not said: use --task"
             )
-            print(f"{name:13}{shown}")
+            print(f"{name:13}{printable(str(shown))}")
+
+
+def printable(text: str) -> str:
+    """Words out of a stranger's file, without what would command the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report, Train
+from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report, Train, printable
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         parse(argv).run(["potstill", *argv])
     except PotstillError as error:
-        print(f"potstill: {error}", file=sys.stderr)
+        print(f"potstill: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("potstill: interrupted", file=sys.stderr)

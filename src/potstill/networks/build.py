@@ -33,6 +33,22 @@ class Network(nn.Module):
         return self.head(self.trunk(observations))
 
 
+class Normalize(nn.Module):
+    """(x − mean) / std, clipped: how some teachers see observations (Stable-Baselines3's VecNormalize)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int, clip: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.clip = clip
+
+    def forward(self, observations: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
+        return ((observations - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+
 def scale(frames: Shaped[Tensor, "batch ..."], dtype: torch.dtype) -> Float[Tensor, "batch ..."]:
     """uint8 frames as numbers from 0 to 1."""
     return frames.to(dtype).div_(255)

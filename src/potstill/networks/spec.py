@@ -1,4 +1,4 @@
-"""Spec strings: `net1`, `cnn:16-16-16:64`, `mlp:64-64`, `mlp:64-64:tanh`."""
+"""Spec strings: `net1`, `cnn:16-16-16:64`, `mlp:64-64`, `mlp:64-64:tanh`, `linear`."""
 
 import re
 from dataclasses import dataclass
@@ -38,6 +38,8 @@ class NetworkSpec:
         Raises:
             PotstillError: it is none.
         """
+        if text == "linear":
+            return cls("mlp", (), ())
         kind, *parts = PAPER.get(text, text).split(":")
         if kind == "cnn" and len(parts) == 2 and len(convs := _sizes(parts[0])) == 3 and (hidden := _sizes(parts[1])):
             return cls("cnn", convs, hidden)
@@ -47,13 +49,15 @@ class NetworkSpec:
                 return cls("mlp", (), hidden, activation)
         raise PotstillError(
             f"{text!r} is no network: use {', '.join(PAPER)}, cnn:16-16-16:64 (three convolutions, then layers)"
-            f" or mlp:64-64[:tanh], widths from 1 to {MAX_WIDTH}"
+            f", mlp:64-64[:tanh] or linear, widths from 1 to {MAX_WIDTH}"
         )
 
     def __str__(self) -> str:
         hidden = "-".join(map(str, self.hidden))
         if self.kind == "cnn":
             text = f"cnn:{'-'.join(map(str, self.convs))}:{hidden}"
+        elif not self.hidden:
+            text = "linear"
         else:
             text = f"mlp:{hidden}" + (":tanh" if self.activation == "tanh" else "")
         return next((name for name, spec in PAPER.items() if spec == text), text)

@@ -7,11 +7,14 @@ from potstill import artifact
 from potstill.errors import PotstillError
 from potstill.policy import Policy
 from potstill.teachers import sb3, state_dict
+from potstill.teachers.tensors import read_file
+from potstill.teachers.tensors import state_dict as read_tensors
 
 
 def load(path: str | Path) -> Policy:
-    """Load a policy: our own .safetensors, a Stable-Baselines3 DQN, PPO or A2C zip, or a state dict
-    in .safetensors (`pytorch-a2c-ppo-acktr`'s or Stable-Baselines3's names).
+    """Load a policy: our own .safetensors, a Stable-Baselines3 zip with discrete actions (DQN, QR-DQN, PPO, A2C,
+    TRPO, ARS), or a state dict in .safetensors or as `torch.save` writes it (pytorch-a2c-ppo-acktr's names, CleanRL's,
+    Stable-Baselines3's DQN's, a plain chain of Q-value layers).
 
     No code in the file is run, and its sizes are checked before memory is taken for them.
 
@@ -38,7 +41,7 @@ def load(path: str | Path) -> Policy:
         raise
     if artifact.KEY in metadata:
         return Policy.from_file(path)
-    return state_dict.load(path, metadata, shapes)
+    return state_dict.load(path, metadata, shapes, artifact.read_tensors(path))
 
 
 def _load_zip(path: Path) -> Policy:
@@ -50,7 +53,6 @@ def _load_zip(path: Path) -> Policy:
     if "data" in names and "policy.pth" in names:
         return sb3.load(path)
     if any(name.endswith("data.pkl") for name in names):
-        raise PotstillError(
-            f"{path} is a PyTorch pickle, which can run code when read: save its state dict as .safetensors"
-        )
+        tensors = read_tensors(path, "the file", read_file(path))
+        return state_dict.load(path, {}, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
     raise PotstillError(f"{path} is a zip, but not Stable-Baselines3's (no data and policy.pth in it)")

@@ -29,6 +29,7 @@ def to_policy(
     activation: Activation,
     task: str | None,
     provenance: dict[str, object],
+    biasless: bool = False,
 ) -> tuple[Policy, dict[str, str]]:
     """A policy without weights for a chain of layers, and our name for each of their tensors.
 
@@ -40,6 +41,7 @@ def to_policy(
         activation: between the layers.
         task: the task's id, if known.
         provenance: where the file came from.
+        biasless: layers may have no bias; it is 0 then.
 
     Raises:
         PotstillError: the chain isn't a network of ours.
@@ -74,15 +76,21 @@ def to_policy(
         for kind in ("weight", "bias")
     }
     expected = {name: tuple(tensor.shape) for name, tensor in policy.network.state_dict().items()}
-    for theirs, our in names.items():
+    for theirs, our in list(names.items()):
+        if biasless and theirs.endswith(".bias") and theirs not in shapes:
+            continue
         if shapes.get(theirs) != expected[our]:
             raise PotstillError(f"{path}: tensor {theirs} is {shapes.get(theirs, 'missing')}, expected {expected[our]}")
     return policy, names
 
 
 def fill(policy: Policy, names: dict[str, str], tensors: dict[str, Tensor]) -> Policy:
-    """Give the policy its weights."""
-    state = {our: tensors[theirs].to(torch.float32).contiguous() for theirs, our in names.items()}
+    """Give the policy its weights; a tensor that is missing is 0."""
+    sizes = {name: tensor.shape for name, tensor in policy.network.state_dict().items()}
+    state = {
+        our: tensors[theirs].to(torch.float32).contiguous() if theirs in tensors else torch.zeros(sizes[our])
+        for theirs, our in names.items()
+    }
     policy.network.load_state_dict(state, assign=True)
     policy.network.requires_grad_(False)
     return policy

@@ -6,12 +6,9 @@ what differs from the defaults in a way that can't be read is refused by name. `
 by `torch.load(weights_only=True)`.
 """
 
-import io
 import json
-import pickle
 import re
-import zipfile
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,12 @@ from torch import Tensor
 from potstill.errors import PotstillError
 from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
-from potstill.teachers import rename
+from potstill.teachers import rename, vecnormalize
+from potstill.teachers.task_name import task_in_name
+from potstill.teachers.tensors import MAX_WEIGHTS, read_member, state_dict
 
 MAX_DATA = 2**26
 """Bytes of `data`: replay statistics and schedules can be pickled into it, weights aren't."""
-MAX_WEIGHTS = 2**29
-"""Bytes of `policy.pth`: 40 times a DQN with its target network."""
 HARMLESS = {
     "optimizer_class",
     "optimizer_kwargs",
@@ -42,98 +39,124 @@ ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
 
 
 def load(path: Path) -> Policy:
-    """Load a DQN, PPO or A2C policy with discrete actions.
+    """Load a policy with discrete actions: DQN, QR-DQN, PPO, A2C, TRPO, ARS.
+
+    QR-DQN's quantiles become their mean, the action value that it plays by. `vecnormalize.pkl` beside the zip is
+    applied.
 
     Raises:
         PotstillError: the zip is damaged or oversized, or holds something that can't be known or loaded safely.
     """
-    if (path.parent / "vecnormalize.pkl").exists():
-        raise PotstillError(
-            f"{path} comes with {path.parent / 'vecnormalize.pkl'}: its observations were normalised,"
-            " and such statistics can't be read yet"
-        )
     data = _read_data(path)
     _check_spaces(path, data)
     kwargs = data.get("policy_kwargs") or {}
-    module = str(_attribute(data.get("policy_class"), "__module__"))
-    tensors = _read_weights(path)
+    tensors = tensors_of(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    outputs_are: Meaning
-    if "q_net.q_net.0.weight" in shapes:
-        algorithm, outputs_are, default = "DQN", "q", "ReLU"
-        extractor, heads = "q_net.features_extractor", ["q_net.q_net"]
-    elif "action_net.weight" in shapes and "value_net.weight" in shapes:
-        algorithm, outputs_are, default = "PPO" if "clip_range" in data else "A2C", "logits", "Tanh"
-        extractor, heads = "features_extractor", ["mlp_extractor.shared_net", "mlp_extractor.policy_net"]
-        if any(name.startswith("pi_features_extractor.") for name in shapes):
-            extractor = "pi_features_extractor"
-    else:
-        raise PotstillError(f"{path}: a policy of {module or 'an unknown algorithm'}; DQN, PPO and A2C are read so far")
+    layout = _layout(path, data, shapes)
+    if layout.algorithm == "QR-DQN":
+        tensors = _mean_of_quantiles(path, tensors, _attribute(data["action_space"], "n"))
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     chain = [
-        *rename.layers(f"{extractor}.cnn", shapes),
-        *rename.layers(f"{extractor}.linear", shapes),
-        *(layer for head in heads for layer in rename.layers(head, shapes)),
-        *(["action_net"] if algorithm != "DQN" else []),
+        *rename.layers(f"{layout.extractor}.cnn", shapes),
+        *rename.layers(f"{layout.extractor}.linear", shapes),
+        *(layer for body in layout.bodies for layer in rename.layers(body, shapes)),
+        *(["action_net"] if "action_net.weight" in shapes else []),
     ]
-    activation = _check_kwargs(path, kwargs, default)
-    if any(name.startswith(f"{extractor}.cnn") for name in shapes) and activation != "relu" and len(chain) > 5:
+    activation = _check_kwargs(path, kwargs, layout.activation)
+    if any(name.startswith(f"{layout.extractor}.cnn") for name in shapes) and activation != "relu" and len(chain) > 5:
         raise PotstillError(f"{path}: a CNN followed by tanh layers is not a network known here")
-    provenance = {
+    provenance: dict[str, object] = {
         "format": "stable-baselines3",
-        "algorithm": algorithm,
+        "algorithm": layout.algorithm,
         "num_timesteps": _int(data.get("num_timesteps")),
     }
-    policy, names = rename.to_policy(path, shapes, chain, outputs_are, activation, None, provenance)
-    return rename.fill(policy, names, tensors)
+    task = task_in_name(path, provenance)
+    policy, names = rename.to_policy(
+        path, shapes, chain, layout.outputs_are, activation, task, provenance, biasless=layout.algorithm == "ARS"
+    )
+    return _normalised(path, rename.fill(policy, names, tensors))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where an algorithm's policy network lies among its tensors."""
+
+    algorithm: str
+    outputs_are: Meaning
+    activation: str
+    """By default."""
+    extractor: str
+    bodies: tuple[str, ...]
+
+
+def _layout(path: Path, data: dict[str, Any], shapes: rename.Shapes) -> _Layout:
+    module = str(_attribute(data.get("policy_class"), "__module__"))
+    if "maskable" in module or "recurrent" in module or any("lstm" in name for name in shapes):
+        raise PotstillError(f"{path}: a policy of {module}: masks and recurrent networks are not played here")
+    if "q_net.q_net.0.weight" in shapes:
+        return _Layout("DQN", "q", "ReLU", "q_net.features_extractor", ("q_net.q_net",))
+    if "quantile_net.quantile_net.0.weight" in shapes:
+        return _Layout("QR-DQN", "q", "ReLU", "quantile_net.features_extractor", ("quantile_net.quantile_net",))
+    if "action_net.weight" in shapes and "value_net.weight" in shapes:
+        algorithm = "PPO" if "clip_range" in data else "TRPO" if "cg_max_steps" in data else "A2C"
+        apart = any(name.startswith("pi_features_extractor.") for name in shapes)
+        extractor = "pi_features_extractor" if apart else "features_extractor"
+        bodies = ("mlp_extractor.shared_net", "mlp_extractor.policy_net")
+        return _Layout(algorithm, "logits", "Tanh", extractor, bodies)
+    if "ars" in module and "action_net.0.weight" in shapes:
+        return _Layout("ARS", "logits", "ReLU", "features_extractor", ("action_net",))
+    raise PotstillError(
+        f"{path}: a policy of {module or 'an unknown algorithm'}; DQN, QR-DQN, PPO, A2C, TRPO and ARS are read"
+    )
+
+
+def _mean_of_quantiles(path: Path, tensors: dict[str, Tensor], actions: Any) -> dict[str, Tensor]:
+    """The last layer has a row for each quantile of each action; the mean of rows gives the mean of outputs."""
+    num_actions = int(actions) if re.fullmatch("[1-9][0-9]{0,3}", str(actions)) else 0
+    head = rename.layers("quantile_net.quantile_net", tensors)[-1]
+    averaged = dict(tensors)
+    for name in (f"{head}.weight", f"{head}.bias"):
+        tensor = tensors.get(name)
+        if tensor is None or not num_actions or tensor.shape[0] % num_actions:
+            raise PotstillError(
+                f"{path}: tensor {name} doesn't hold the quantiles of {num_actions or 'unreadable'} actions"
+            )
+        averaged[name] = tensor.float().unflatten(0, (-1, num_actions)).mean(0)
+    return averaged
+
+
+def _normalised(path: Path, policy: Policy) -> Policy:
+    """Let the policy see its observations normalised, where statistics lie beside its file."""
+    found = vecnormalize.beside(path)
+    statistics = vecnormalize.read(found) if found else None
+    if not found or not statistics:
+        return policy
+    if policy.observation_shape != statistics.mean.shape:
+        raise PotstillError(
+            f"{path} sees {policy.observation_shape}, {found} normalises {statistics.mean.shape}: remove the one that"
+            " doesn't belong here"
+        )
+    policy.normalised(statistics.clip)
+    policy.network.trunk[0].load_state_dict(
+        {"mean": torch.from_numpy(statistics.mean), "std": torch.from_numpy(statistics.std)}
+    )
+    policy.provenance["observations"] = f"normalised by {found.name}"
+    return policy
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The policy's tensors."""
+    return state_dict(path, "policy.pth", read_member(path, "policy.pth", MAX_WEIGHTS))
 
 
 def _read_data(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(_read_member(path, "data", MAX_DATA))
+        data = json.loads(read_member(path, "data", MAX_DATA))
     except (ValueError, RecursionError) as error:
         raise PotstillError(f"{path}: its data is not JSON ({type(error).__name__})") from error
     if not isinstance(data, dict):
         raise PotstillError(f"{path}: its data is not what Stable-Baselines3 writes")
     return data
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    content = _read_member(path, "policy.pth", MAX_WEIGHTS)
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as inner:
-            unpacked = sum(info.file_size for info in inner.infolist())
-        if unpacked > MAX_WEIGHTS:
-            raise PotstillError(f"{path}: policy.pth unpacks to {unpacked} bytes; over {MAX_WEIGHTS} are not read")
-        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except PotstillError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError,
-            IndexError, OSError, AssertionError, zipfile.BadZipFile, NotImplementedError) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:100]
-        raise PotstillError(f"{path}: policy.pth is no plain state dict and is not read ({reason})") from error
-    if not isinstance(tensors, dict):
-        raise PotstillError(f"{path}: policy.pth is no state dict")
-    for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-            raise PotstillError(f"{path}: policy.pth is no state dict (entry {str(name)[:60]})")
-        # A view can claim any shape over a few bytes.
-        if not tensor.is_floating_point() or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise PotstillError(
-                f"{path}: tensor {name[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it"
-            )
-    return tensors
-
-
-def _read_member(path: Path, name: str, limit: int) -> bytes:
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as member:
-            content = member.read(limit + 1)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, KeyError, ValueError, RuntimeError,
-            NotImplementedError, zlib.error) as error:  # fmt: skip
-        raise PotstillError(f"{path} is a damaged zip ({name}: {error})") from error
-    if len(content) > limit:
-        raise PotstillError(f"{path}: {name} unpacks to over {limit} bytes and is not read")
-    return content
 
 
 def _attribute(value: Any, name: str) -> Any:

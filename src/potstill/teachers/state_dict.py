@@ -1,46 +1,76 @@
-"""Bare state dicts in .safetensors, told apart by their tensors' names."""
+"""Bare state dicts, told apart by their tensors' names."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from potstill import artifact
+from torch import Tensor
+
 from potstill.errors import PotstillError
+from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
 from potstill.teachers import rename
+from potstill.teachers.task_name import task_in_name, todays_id
+
+SEQUENCES = ("network", "net", "q_network", "model")
+"""What people call the one chain of layers of a DQN (CleanRL: network)."""
 
 
-def load(path: Path, metadata: dict[str, str], shapes: rename.Shapes) -> Policy:
-    """Load a state dict whose header was read already.
+@dataclass(frozen=True)
+class _Layout:
+    name: str
+    outputs_are: Meaning
+    activation: Activation
+    """Of its MLPs; CNNs are ReLU everywhere."""
+    chain: list[str]
+
+
+def load(path: Path, metadata: dict[str, str], shapes: rename.Shapes, tensors: dict[str, Tensor]) -> Policy:
+    """The policy of a state dict.
+
+    Args:
+        path: the file, for its name.
+        metadata: of its header, where it has one.
+        shapes: of its tensors.
+        tensors: all of them.
 
     Raises:
         PotstillError: its names belong to no layout known here.
     """
-    outputs_are: Meaning
+    layout = _layout(path, shapes)
+    kept = {k: v for k, v in metadata.items() if len(k) + len(v) < 1000}
+    provenance: dict[str, object] = {"format": layout.name, **({"metadata": kept} if kept else {})}
+    task = _atari_task(metadata.get("env", "")) or task_in_name(path, provenance)
+    policy, names = rename.to_policy(
+        path, shapes, layout.chain, layout.outputs_are, layout.activation, task, provenance
+    )
+    return rename.fill(policy, names, tensors)
+
+
+def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
     if "dist.linear.weight" in shapes and "base.critic_linear.weight" in shapes:
-        layout, outputs_are = "pytorch-a2c-ppo-acktr", "logits"
         body = rename.layers("base.main", shapes) or rename.layers("base.actor", shapes)
-        chain = [*body, "dist.linear"]
-        activation = "tanh"  # that library's MLPs; its CNNs are ReLU
-    elif "features_extractor.cnn.0.weight" in shapes and rename.layers("q_net", shapes):
-        layout, outputs_are, activation = "stable-baselines3 DQN state dict", "q", "relu"
-        chain = [
-            *rename.layers("features_extractor.cnn", shapes),
-            *rename.layers("features_extractor.linear", shapes),
-            *rename.layers("q_net", shapes),
-        ]
-    else:
-        known = ", ".join(sorted(shapes)[:3])
-        raise PotstillError(
-            f"{path}: a state dict of no known layout (tensors {known}, …);"
-            " known: pytorch-a2c-ppo-acktr, Stable-Baselines3's DQN"
-        )
-    provenance = {"format": layout, "metadata": {k: v for k, v in metadata.items() if len(k) + len(v) < 1000}}
-    task = _atari_task(metadata.get("env", ""))
-    policy, names = rename.to_policy(path, shapes, chain, outputs_are, activation, task, provenance)
-    return rename.fill(policy, names, artifact.read_tensors(path))
+        return _Layout("pytorch-a2c-ppo-acktr", "logits", "tanh", [*body, "dist.linear"])
+    if "features_extractor.cnn.0.weight" in shapes and (head := rename.layers("q_net", shapes)):
+        body = [*rename.layers("features_extractor.cnn", shapes), *rename.layers("features_extractor.linear", shapes)]
+        return _Layout("stable-baselines3 DQN state dict", "q", "relu", [*body, *head])
+    if "actor.weight" in shapes and (body := rename.layers("network", shapes)):
+        return _Layout("cleanrl PPO on Atari", "logits", "relu", [*body, "actor"])
+    if "critic.0.weight" in shapes and (chain := rename.layers("actor", shapes)):
+        return _Layout("cleanrl PPO", "logits", "tanh", chain)
+    for name in SEQUENCES:
+        chain = rename.layers(name, shapes)
+        of_it = {f"{layer}.{kind}" for layer in chain for kind in ("weight", "bias")}
+        if chain and of_it == shapes.keys():
+            return _Layout("a chain of layers, taken for a DQN", "q", "relu", chain)
+    known = ", ".join(sorted(shapes)[:3])
+    raise PotstillError(
+        f"{path}: a state dict of no known layout (tensors {known[:200]}, …); known: pytorch-a2c-ppo-acktr, CleanRL's"
+        " DQN and PPO, Stable-Baselines3's DQN, a DQN's chain of layers called network or net"
+    )
 
 
 def _atari_task(env: str) -> str | None:
     """`PongNoFrameskip-v4 (…)` → `ALE/Pong-v5`."""
     match = re.match(r"([A-Za-z0-9]+)NoFrameskip-v[04]\b", env)
-    return f"ALE/{match[1]}-v5" if match else None
+    return todays_id(match[0]) if match else None

@@ -1,0 +1,38 @@
+"""What a file was trained to play, by its name: Stable-Baselines3's zips don't say it inside."""
+
+import re
+from pathlib import Path
+
+NAME = re.compile(r"(?<![A-Za-z0-9])([A-Z][A-Za-z0-9]*-v[0-9]+)(?![A-Za-z0-9])")
+ATARI = re.compile(r"(.+)NoFrameskip-v[04]")
+MUJOCO = {"Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
+          "Pusher", "Reacher", "Swimmer", "Walker2d"}  # fmt: skip
+RENAMED = {
+    "BipedalWalker-v2": "BipedalWalker-v3",
+    "BipedalWalkerHardcore-v2": "BipedalWalkerHardcore-v3",
+    "CartPole-v0": "CartPole-v1",
+    "LunarLander-v2": "LunarLander-v3",
+    "LunarLanderContinuous-v2": "LunarLanderContinuous-v3",
+    "Pendulum-v0": "Pendulum-v1",
+}
+"""Ids that Gymnasium has given up, and what plays the same game today."""
+
+
+def task_in_name(path: Path, provenance: dict[str, object]) -> str | None:
+    """The task in a file's name, or its folder's; what was made of the name is noted in `provenance`."""
+    for name in (path.stem, path.parent.name):
+        if found := NAME.search(name):
+            task = todays_id(found[1])
+            provenance["task"] = f"{found[1]}, by its name" + (f"; played as {task}" if task != found[1] else "")
+            return task
+    return None
+
+
+def todays_id(task_id: str) -> str:
+    """Today's id of a task: gym's old ids and Atari's v4 are others now."""
+    if atari := ATARI.fullmatch(task_id):
+        return f"ALE/{atari[1]}-v5"
+    name, _, version = task_id.rpartition("-v")
+    if name in MUJOCO and version in ("1", "2", "3"):
+        return f"{name}-v4"
+    return RENAMED.get(task_id, task_id)

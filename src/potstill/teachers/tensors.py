@@ -1,0 +1,87 @@
+"""Tensors out of PyTorch's files, without unpickling anything else."""
+
+import io
+import pickle
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from potstill.errors import PotstillError
+
+MAX_WEIGHTS = 2**29
+"""Bytes of a file of weights: 40 times a DQN with its target network."""
+
+
+def read_member(path: Path, name: str, limit: int) -> bytes:
+    """One file of a zip, if it unpacks to no more than `limit` bytes.
+
+    Raises:
+        PotstillError: it is larger, or the zip is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as member:
+            content = member.read(limit + 1)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, KeyError, ValueError, RuntimeError,
+            NotImplementedError, zlib.error) as error:  # fmt: skip
+        raise PotstillError(f"{path} is a damaged zip ({name}: {error})") from error
+    if len(content) > limit:
+        raise PotstillError(f"{path}: {name} unpacks to over {limit} bytes and is not read")
+    return content
+
+
+def read_file(path: Path) -> bytes:
+    """A whole file, if it is no larger than weights may be.
+
+    Raises:
+        PotstillError: it is larger, or can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_WEIGHTS + 1)
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > MAX_WEIGHTS:
+        raise PotstillError(f"{path} has over {MAX_WEIGHTS} bytes and is not read")
+    return content
+
+
+def state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
+    """The state dict that `torch.save` wrote, read by `torch.load(weights_only=True)`.
+
+    Args:
+        path: the file it came from, for messages.
+        name: which part of it.
+        content: its bytes.
+
+    Raises:
+        PotstillError: it holds something else than named floating-point tensors, or less than it claims.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as inner:
+            unpacked = sum(info.file_size for info in inner.infolist())
+        if unpacked > MAX_WEIGHTS:
+            raise PotstillError(f"{path}: {name} unpacks to {unpacked} bytes; over {MAX_WEIGHTS} are not read")
+        tensors: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except PotstillError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError,
+            IndexError, OSError, AssertionError, zipfile.BadZipFile, NotImplementedError) as error:  # fmt: skip
+        raise PotstillError(
+            f"{path}: {name} is no plain state dict ({type(error).__name__}): anything else is a pickle, which can run"
+            " code when read; save the state dict alone"
+        ) from error
+    if not isinstance(tensors, dict):
+        raise PotstillError(f"{path}: {name} is no state dict")
+    for key, tensor in cast(dict[Any, Any], tensors).items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise PotstillError(f"{path}: {name} is no state dict (entry {str(key)[:60]})")
+        # A view can claim any shape over a few bytes.
+        if not tensor.is_floating_point() or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise PotstillError(
+                f"{path}: tensor {key[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it"
+            )
+    return cast(dict[str, Tensor], tensors)

@@ -1,0 +1,120 @@
+"""Stable-Baselines3's `vecnormalize.pkl`: the statistics a teacher's observations were normalised with.
+
+It is a pickle. It is taken apart, not executed: every class and function it names becomes a record of its name and
+arguments, and arrays are built from their recorded bytes.
+"""
+
+import io
+import pickle
+import pickletools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from potstill.errors import PotstillError
+
+MAX_BYTES = 2**20
+OPCODES = {
+    "APPEND", "APPENDS", "BINBYTES", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPUT", "BINUNICODE",
+    "BUILD", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "FRAME", "GLOBAL", "LIST", "LONG1", "LONG_BINGET",
+    "LONG_BINPUT", "MARK", "MEMOIZE", "NEWFALSE", "NEWOBJ", "NEWTRUE", "NONE", "POP", "POP_MARK", "PROTO", "REDUCE",
+    "SETITEM", "SETITEMS", "SHORT_BINBYTES", "SHORT_BINUNICODE", "STACK_GLOBAL", "STOP", "TUPLE", "TUPLE1", "TUPLE2",
+    "TUPLE3",
+}  # fmt: skip
+"""What such a file is written with. Of the others, some allocate what they claim."""
+DTYPES = {"f4": "<f4", "f8": "<f8"}
+
+
+@dataclass(frozen=True)
+class VecNormalize:
+    """(observation − mean) / std, clipped to ±clip."""
+
+    mean: Float32[np.ndarray, " inputs"]
+    std: Float32[np.ndarray, " inputs"]
+    clip: float
+
+
+def beside(path: Path) -> Path | None:
+    """The statistics that belong to a zip: in its folder, or in one of its name beside it, as RL Zoo writes them."""
+    for folder in (path.parent, path.parent / path.stem):
+        if (folder / "vecnormalize.pkl").exists():
+            return folder / "vecnormalize.pkl"
+    return None
+
+
+def read(path: Path) -> VecNormalize | None:
+    """Read the statistics; None where only rewards were normalised.
+
+    Raises:
+        PotstillError: the file is too large, or not what Stable-Baselines3 writes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > MAX_BYTES:
+        raise PotstillError(f"{path} has over {MAX_BYTES} bytes and is not read")
+    try:
+        return _decode(content)
+    except Exception as error:  # whatever a mangled pickle makes its reader raise
+        reason = " ".join(str(error).split())[:100]
+        raise PotstillError(f"{path} is not what Stable-Baselines3's VecNormalize writes ({reason})") from error
+
+
+def _decode(content: bytes) -> VecNormalize | None:
+    for opcode, _, _ in pickletools.genops(content):
+        if opcode.name not in OPCODES:
+            raise ValueError(f"opcode {opcode.name}")
+    saved = _Reader(io.BytesIO(content)).load().attributes
+    if not saved.get("norm_obs", True):
+        return None
+    statistics = saved["obs_rms"].attributes
+    mean, variance = _array(statistics["mean"]), _array(statistics["var"])
+    epsilon, clip = float(saved["epsilon"]), float(saved["clip_obs"])
+    if mean.ndim != 1 or mean.shape != variance.shape or not (variance >= 0).all() or not clip > 0:
+        raise ValueError(f"statistics of shape {mean.shape} and {variance.shape}")
+    std = np.sqrt(variance + epsilon)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise ValueError("statistics that are no numbers")
+    return VecNormalize(mean.astype(np.float32), std.astype(np.float32), clip)
+
+
+class _Record:
+    """What stands where an object would: pickle makes one by `__new__` alone, or by a call."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    attributes: Any
+
+    def __new__(cls, *arguments: Any) -> "_Record":
+        made = object.__new__(cls)
+        made.arguments, made.attributes = arguments, {}
+        return made
+
+    def __init__(self, *arguments: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state
+
+
+class _Reader(pickle._Unpickler):  # pyright: ignore
+    """The pickle machine in Python (the one in C lets a file size its memo), without access to anything."""
+
+    def find_class(self, module: str, name: str) -> type[_Record]:
+        return type("Named", (_Record,), {"name": f"{module}.{name}"})
+
+
+def _array(record: _Record) -> np.ndarray:
+    """A numeric array from its record, as NumPy 1 and 2 pickle them."""
+    if record.name.endswith("_frombuffer"):
+        data, dtype, shape, _ = record.arguments
+    else:
+        _, shape, dtype, _, data = record.attributes
+    kind = DTYPES[dtype.arguments[0]]
+    if not isinstance(data, bytes) or dtype.attributes[1] not in ("<", "="):
+        raise ValueError("array")
+    return np.frombuffer(data, kind).reshape(tuple(int(side) for side in shape)).astype(np.float64)

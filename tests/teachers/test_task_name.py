@@ -1,0 +1,25 @@
+"""Tasks out of files' names."""
+
+from pathlib import Path
+
+import pytest
+
+from potstill.teachers.task_name import task_in_name
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "note"),
+    [
+        ("dqn-CartPole-v1.zip", "CartPole-v1", "CartPole-v1, by its name"),
+        ("ppo-LunarLander-v2.zip", "LunarLander-v3", "LunarLander-v2, by its name; played as LunarLander-v3"),
+        ("HalfCheetah-v3_1/best_model.zip", "HalfCheetah-v4", "HalfCheetah-v3, by its name; played as HalfCheetah-v4"),
+        ("PongNoFrameskip-v4.zip", "ALE/Pong-v5", "PongNoFrameskip-v4, by its name; played as ALE/Pong-v5"),
+        ("Walker2d-v5.zip", "Walker2d-v5", "Walker2d-v5, by its name"),
+        ("model.zip", None, None),
+        ("mycartpole-v1.zip", None, None),
+    ],
+)
+def test_a_name_says_what_is_played_and_what_was_made_of_it_is_noted(path, task, note):
+    provenance: dict[str, object] = {}
+    assert task_in_name(Path("files") / path.replace("_1/", "/"), provenance) == task
+    assert provenance.get("task") == note

@@ -1,0 +1,130 @@
+"""VecNormalize's statistics: against Stable-Baselines3's own, and out of hostile files."""
+
+import pickle
+import random
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import potstill
+from potstill import PotstillError
+from potstill.teachers import vecnormalize
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+
+@pytest.fixture(scope="module")
+def normalised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PPO, VecNormalize]:
+    """A model trained for a moment behind VecNormalize, with its statistics beside it."""
+    folder = tmp_path_factory.mktemp("normalised")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Acrobot-v1")]), clip_obs=2.0)
+        model = PPO("MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=1, seed=0, device="cpu").learn(256)
+        model.save(folder / "Acrobot-v1.zip")
+        env.save(str(folder / "vecnormalize.pkl"))
+    return folder / "Acrobot-v1.zip", model, env
+
+
+def test_a_policy_behind_vecnormalize_sees_what_sb3_shows_it(normalised):
+    path, model, env = normalised
+    policy = potstill.load(path)
+    observations = np.random.default_rng(0).normal(0, 5, (64, 6)).astype(np.float32)
+    seen = env.normalize_obs(observations)
+    assert np.abs(seen).max() == 2.0, "some are clipped"
+    with torch.no_grad():
+        logits = model.policy.get_distribution(torch.as_tensor(seen)).distribution.logits
+    torch.testing.assert_close(policy.outputs(observations).log_softmax(-1), logits, rtol=1e-4, atol=1e-5)
+    assert policy.task == "Acrobot-v1"
+    assert policy.provenance["observations"] == "normalised by vecnormalize.pkl"
+
+
+def test_such_a_policy_is_saved_and_read_back_whole(normalised, tmp_path):
+    policy = potstill.load(normalised[0])
+    policy.save(tmp_path / "copy.safetensors")
+    observations = np.random.default_rng(0).normal(0, 5, (16, 6)).astype(np.float32)
+    assert torch.equal(potstill.load(tmp_path / "copy.safetensors").outputs(observations), policy.outputs(observations))
+
+
+def test_statistics_are_found_in_the_folder_that_rl_zoo_makes(normalised, tmp_path):
+    path = tmp_path / "Acrobot-v1.zip"
+    path.write_bytes(normalised[0].read_bytes())
+    assert potstill.load(path).clip is None
+    (tmp_path / "Acrobot-v1").mkdir()
+    (tmp_path / "Acrobot-v1" / "vecnormalize.pkl").write_bytes((normalised[0].parent / "vecnormalize.pkl").read_bytes())
+    assert potstill.load(path).clip == 2.0
+
+
+def test_statistics_where_only_rewards_were_normalised_are_none(tmp_path):
+    env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Acrobot-v1")]), norm_obs=False)
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    assert vecnormalize.read(tmp_path / "vecnormalize.pkl") is None
+
+
+@pytest.mark.parametrize("name", ["ppo-HalfCheetah-v3", "a2c-Acrobot-v1", "ppo-Walker2d-v3"])
+def test_old_statistics_are_read(name, teachers_folder):
+    statistics = vecnormalize.read(teachers_folder / "sb3" / name / "vecnormalize.pkl")
+    assert statistics is not None
+    assert statistics.clip == 10.0
+    assert (statistics.std > 0).all()
+
+
+class Bomb:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_in_the_pickle_is_run(tmp_path):
+    target = tmp_path / "vecnormalize.pkl"
+    target.write_bytes(pickle.dumps({"obs_rms": Bomb(tmp_path / "made")}))
+    with pytest.raises(PotstillError, match="not what Stable-Baselines3's VecNormalize writes"):
+        vecnormalize.read(target)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",  # a bytearray of a terabyte
+        b"\x80\x04]r\xff\xff\xff\x7f.",  # a memo of two milliards of places
+        b"\x80\x02Pid\n.",  # a persistent id
+        b"\x80\x04" + b"(" * 100_000 + b".",
+        b"\x80\x04]" + b"\x94h\x00h\x00\x86" * 1000 + b".",
+    ],
+)
+def test_crafted_pickles_are_one_line_and_no_memory(content, tmp_path):
+    target = tmp_path / "vecnormalize.pkl"
+    target.write_bytes(content)
+    with pytest.raises(PotstillError, match="not what Stable-Baselines3's VecNormalize writes") as error:
+        vecnormalize.read(target)
+    assert "\n" not in str(error.value)
+
+
+def test_mutated_statistics_are_read_or_refused(normalised, tmp_path):
+    content = (normalised[0].parent / "vecnormalize.pkl").read_bytes()
+    chance, target = random.Random(0), tmp_path / "vecnormalize.pkl"
+    refused = 0
+    for _ in range(500):
+        mutated = bytearray(content)
+        for _ in range(chance.choice((1, 1, 2, 8))):
+            mutated[chance.randrange(len(mutated))] = chance.randrange(256)
+        target.write_bytes(mutated[: chance.choice((len(mutated), chance.randrange(len(mutated))))])
+        try:
+            vecnormalize.read(target)
+        except PotstillError:
+            refused += 1
+    assert refused > 250
+    assert [path.name for path in tmp_path.iterdir()] == ["vecnormalize.pkl"]
