@@ -93,22 +93,25 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     assert teacher is not None
     assert envs is not None
     teacher.to(options.device)
-    actions = rng.integers(0, task.num_actions, (ROWS, options.envs))
+    if task.bounds is None:
+        actions = rng.integers(0, task.num_actions, (ROWS, options.envs))
+    else:
+        actions = rng.uniform(*task.bounds, (ROWS, options.envs, task.num_actions)).astype(np.float32)
     bare = make_vector_env(task, options.envs, plan.threads)
     bare.reset(seed=0)
-    no_labels = torch.zeros(options.envs, task.num_actions)
+    no_labels = torch.zeros(options.envs, task.num_outputs)
 
     def play_ours() -> int:
         torch.set_num_threads(1)  # as the loop does
         for row in actions:
             memory.add(envs.observations, envs.age, no_labels)
             envs.step(row)
-        return actions.size
+        return ROWS * options.envs
 
     def play_limit() -> int:
         for row in actions:
             bare.step(row)
-        return actions.size
+        return ROWS * options.envs
 
     with ThreadPoolExecutor(
         max(plan.threads, len(state.students)), initializer=torch.set_num_threads, initargs=(1,)

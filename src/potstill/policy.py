@@ -1,32 +1,66 @@
 """A policy: a network, what its outputs mean, and the task it plays."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from potstill import artifact
 from potstill.errors import PotstillError
-from potstill.networks import NetworkSpec, Normalize, build, num_parameters
+from potstill.networks import GsdeHead, NetworkSpec, Normalize, build, num_parameters
 from potstill.networks.build import Network
 from potstill.tasks.spec import Act
 
-Meaning = Literal["q", "logits"]
-"""What the outputs are: action values, or the logits of a distribution over actions."""
-TEMPERATURE: dict[Meaning, float] = {"q": 0.01, "logits": 1.0}
-"""The distillation temperature that outputs ask for: Q-values are sharpened, logits are a distribution already."""
+Meaning = Literal["q", "logits", "gaussian"]
+"""What the outputs are: action values; the logits of a distribution over actions; or the means, then the logs of the
+standard deviations, of a Gaussian over continuous actions."""
+TEMPERATURE: dict[Meaning, float] = {"q": 0.01, "logits": 1.0, "gaussian": 1.0}
+"""The distillation temperature that outputs ask for: Q-values are sharpened, the others are a distribution already."""
+LOG_STD = (-20.0, 2.0)
+"""Where the logs of standard deviations end, as in Stable-Baselines3's SAC."""
+SAME = 0.05
+"""Share of a continuous action's range within which two count as the same."""
 
 Observations = Shaped[np.ndarray, "batch ..."]
 
 
+@dataclass(frozen=True)
+class Actions:
+    """How a Gaussian policy's outputs become continuous actions."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    squashed: bool
+    """By tanh, then scaled to the bounds (SAC, TD3); otherwise clipped to them (PPO)."""
+
+    def of(self, means: Float[Tensor, "batch actions"]) -> Float[Tensor, "batch actions"]:
+        """Actions from means or samples."""
+        low, high = (torch.tensor(bound, device=means.device) for bound in (self.low, self.high))
+        if self.squashed:
+            return low + (means.tanh() + 1) / 2 * (high - low)
+        return means.clamp(low, high)
+
+    def choose(
+        self, outputs: Float[Tensor, "batch outputs"], epsilon: float, rng: np.random.Generator, act: Act
+    ) -> Float32[np.ndarray, "batch actions"]:
+        """The mean action or one that is drawn; with probability ε one drawn uniformly from the bounds instead."""
+        means, log_stds = outputs.chunk(2, -1)
+        if act == "sample":
+            means = means + log_stds.exp() * torch.as_tensor(rng.normal(size=means.shape), dtype=means.dtype)
+        actions = self.of(means).numpy()
+        explore = rng.random(len(actions)) < epsilon
+        anywhere = rng.uniform(self.low, self.high, actions.shape)
+        return np.where(explore[:, None], anywhere, actions).astype(np.float32)
+
+
 @dataclass
 class Policy:
-    """Something that plays: observations in, one output an action."""
+    """Something that plays: observations in, one output an action (continuous: two a dimension)."""
 
     network: Network
     spec: NetworkSpec
@@ -39,6 +73,8 @@ class Policy:
     """Where it came from, as JSON."""
     clip: float | None = None
     """Its network begins with `Normalize`, clipped to this; None: it sees observations as they are."""
+    actions: Actions | None = None
+    """Of a Gaussian policy; None: it chooses from `num_actions`."""
 
     @classmethod
     def new(
@@ -51,7 +87,7 @@ class Policy:
         **rest: Any,
     ) -> "Policy":
         """A policy with a freshly initialised network."""
-        network = build(spec, observation_shape, num_actions)
+        network = build(spec, observation_shape, num_actions * (2 if outputs_are == "gaussian" else 1))
         policy = cls(network, spec, outputs_are, observation_shape, observation_dtype, **rest)
         return policy if policy.clip is None else policy.normalised(policy.clip)
 
@@ -63,7 +99,8 @@ class Policy:
 
     @property
     def num_actions(self) -> int:
-        return self.network.head.out_features
+        """How many there are to choose from; or, of a continuous action, its dimensions."""
+        return self.network.head.out_features // (1 if self.actions is None else 2)
 
     @property
     def num_parameters(self) -> int:
@@ -94,7 +131,7 @@ class Policy:
 
     @torch.no_grad()
     def outputs(self, observations: Observations) -> Float[Tensor, "batch actions"]:
-        """Q-values or logits, on the CPU.
+        """Q-values, logits, or means and log standard deviations, on the CPU.
 
         Args:
             observations: (batch, *observation_shape), uint8 frames or float32 vectors.
@@ -108,7 +145,10 @@ class Policy:
                 f" pass a batch: (N, {', '.join(map(str, self.observation_shape))})"
             )
         inputs = torch.as_tensor(np.asarray(observations, dtype=self.observation_dtype))
-        return self.network(inputs.to(self.network.head.weight.device)).float().cpu()
+        outputs = self.network(inputs.to(self.network.head.weight.device)).float().cpu()
+        if self.actions is not None:
+            outputs[:, self.num_actions :].clamp_(*LOG_STD)
+        return outputs
 
     def act(
         self,
@@ -116,7 +156,7 @@ class Policy:
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
         act: Act = "greedy",
-    ) -> Int64[np.ndarray, " batch"]:
+    ) -> Int64[np.ndarray, " batch"] | Float32[np.ndarray, "batch actions"]:
         """One action an observation.
 
         Args:
@@ -125,15 +165,33 @@ class Policy:
             rng: where chance comes from; needed to repeat a run.
             act: "greedy" for the best action, "sample" to draw from the policy's distribution.
         """
-        return choose(self.outputs(observations), epsilon, rng or np.random.default_rng(), act)
+        return self.choose(self.outputs(observations), epsilon, rng or np.random.default_rng(), act)
+
+    def choose(
+        self, outputs: Float[Tensor, "batch outputs"], epsilon: float, rng: np.random.Generator, act: Act = "greedy"
+    ) -> Int64[np.ndarray, " batch"] | Float32[np.ndarray, "batch actions"]:
+        """Actions from outputs, this policy's or another's for the same task."""
+        if self.actions is not None:
+            return self.actions.choose(outputs, epsilon, rng, act)
+        return choose(outputs, epsilon, rng, act)
+
+    def agree(
+        self, outputs: Float[Tensor, "batch outputs"], others: Float[Tensor, "batch outputs"]
+    ) -> Bool[Tensor, " batch"]:
+        """Whether the best actions are the same: continuous ones, within 5 % of their range in every dimension."""
+        if self.actions is None:
+            return outputs.argmax(-1) == others.argmax(-1)
+        one, other = (self.actions.of(each.chunk(2, -1)[0]) for each in (outputs, others))
+        ranges = torch.tensor(self.actions.high) - torch.tensor(self.actions.low)
+        return ((one - other).abs() <= SAME * ranges.to(one.device)).all(-1)
 
     def save(self, path: str | Path) -> None:
         """Write one .safetensors file, atomically.
 
         Raises:
-            PotstillError: the file can't be written.
+            PotstillError: the file can't be written, or the network is of a kind that only other files hold.
         """
-        description = {
+        description: dict[str, Any] = {
             "network": str(self.spec),
             "outputs": self.outputs_are,
             "num_actions": self.num_actions,
@@ -141,6 +199,10 @@ class Policy:
             "task": self.task,
             "provenance": self.provenance,
         }
+        if isinstance(self.network.head, GsdeHead):
+            raise PotstillError(f"cannot write {path}: gSDE's standard deviations have no place in such a file")
+        if self.actions is not None:
+            description["actions"] = asdict(self.actions)
         if self.clip is not None:
             description["normalise"] = {"clip": self.clip}
         artifact.write(Path(path), description, dict(self.network.state_dict()))
@@ -182,11 +244,14 @@ class Policy:
             raise ValueError(f"observation dtype {dtype}")
         if not isinstance(description["network"], str):
             raise ValueError(f"network {description['network']}")
-        if description["outputs"] not in ("q", "logits"):
+        if description["outputs"] not in TEMPERATURE:
             raise ValueError(f"outputs {description['outputs']}")
         num_actions = description["num_actions"]
         if type(num_actions) is not int or not 1 <= num_actions <= 4096:
             raise ValueError(f"num_actions {num_actions}")
+        actions = None
+        if description["outputs"] == "gaussian":
+            actions = read_actions(description["actions"], num_actions)
         task, provenance = description["task"], description["provenance"]
         # Gymnasium imports what stands before a colon in an id: a file may not ask for that.
         if not (task is None or (isinstance(task, str) and ":" not in task)) or not isinstance(provenance, dict):
@@ -204,7 +269,21 @@ class Policy:
                 task=task,
                 provenance=cast(dict[str, Any], provenance),
                 clip=clip,
+                actions=actions,
             )
+
+
+def read_actions(described: Any, num_actions: int) -> Actions:
+    """Continuous actions from JSON.
+
+    Raises:
+        ValueError, TypeError, KeyError: it describes none.
+    """
+    low, high = (tuple(float(bound) for bound in described[name]) for name in ("low", "high"))
+    ordered = all(-1e6 <= lowest < highest <= 1e6 for lowest, highest in zip(low, high, strict=False))
+    if not ordered or not len(low) == len(high) == num_actions:
+        raise ValueError("the bounds of its actions")
+    return Actions(low, high, bool(described["squashed"]))
 
 
 def choose(

@@ -136,8 +136,6 @@ def test_the_zip_and_the_state_dict_of_one_teacher_are_the_same(teachers_folder)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sb3/sac-Pendulum-v1.zip", "its action_space is Box; only Discrete is supported so far"),
-        ("sb3/ppo-HalfCheetah-v3/HalfCheetah-v3.zip", "its action_space is Box; only Discrete is supported so far"),
         ("state_dicts/Pong-a2c-pickled-module.pth", "a pickle, which can run code when read"),
         ("sb3/a2c-Acrobot-v1/vecnormalize.pkl", "is a pickle, which can run code when read"),
     ],
@@ -210,7 +208,7 @@ def zip_bomb() -> bytes:
         (lambda p: {"data": b"[" * 100_000}, "its data is not JSON"),
         (lambda p: {"data": b"[]"}, "not what Stable-Baselines3 writes"),
         (lambda p: {"data": b"{}"}, "its action_space is unreadable"),
-        (lambda p: {"data": changed_data(p, policy_kwargs={"n_critics": 3})}, "n_critics=3 is not known"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"n_heads": 3})}, "n_heads=3 is not known"),
         (lambda p: {"data": changed_data(p, policy_kwargs={"activation_fn": "<class 'x.GELU'>"})}, "GELU is not known"),
         (lambda p: {"data": changed_data(p, policy_kwargs={"features_extractor_class": "<class 'm.Own'>"})},
          "features_extractor_class"),

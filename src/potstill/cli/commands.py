@@ -292,6 +292,9 @@ class Evaluate:
             )
 
 
+OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log standard deviations"}
+
+
 @dataclass(frozen=True)
 class Inspect:
     """Say what a policy file is, without running anything in it. Exit status 0 only if it can be loaded."""
@@ -312,7 +315,7 @@ class Inspect:
             "network": str(policy.spec),
             "parameters": policy.num_parameters,
             "observations": f"{policy.observation_dtype} {list(policy.observation_shape)}",
-            "outputs": f"{policy.num_actions} {'Q-values' if policy.outputs_are == 'q' else 'logits'}",
+            "outputs": f"{policy.num_actions} {OUTPUTS[policy.outputs_are]}",
             "task": policy.task,
             "temperature": policy.temperature,
             "provenance": policy.provenance,

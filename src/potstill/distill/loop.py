@@ -23,11 +23,11 @@ from torch import Tensor
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.distill.recording import Recording
 from potstill.evaluate import play_threads
-from potstill.losses import LOSSES
+from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.memory import Replay, Sample
 from potstill.networks import fold_batch_norm, scale, with_batch_norm
 from potstill.networks.build import Network
-from potstill.policy import Policy, choose
+from potstill.policy import Policy
 from potstill.tasks import Envs
 
 REPORT_EVERY = 50
@@ -210,7 +210,7 @@ def play(
             its = np.arange(index, driven, len(state.students))
             if len(its):
                 outputs[its] = student.policy.outputs(envs.observations[its])
-        envs.step(choose(outputs, options.play_epsilon, state.play_rng, options.act))
+        envs.step(teacher.choose(outputs, options.play_epsilon, state.play_rng, options.act))
         state.seconds["label"] += labelled - start
         state.seconds["play"] += time.perf_counter() - labelled
         if memory.rows % REPORT_EVERY == 0:
@@ -280,7 +280,7 @@ def _updates(
             group["lr"] = rate
         outputs, loss = update(student, observations, labels, options, temperature, bf16)
         with torch.no_grad():
-            sums += torch.stack([loss, (outputs.argmax(-1) == labels.argmax(-1)).float().mean()])
+            sums += torch.stack([loss, student.policy.agree(outputs, labels).float().mean()])
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement
 
@@ -294,7 +294,8 @@ def update(
     with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
         outputs = student.learner(observations)
     outputs = outputs.float()
-    loss = LOSSES[options.loss](outputs, labels, temperature).mean()
+    losses = LOSSES if student.policy.actions is None else GAUSSIAN_LOSSES
+    loss = losses[options.loss](outputs, labels, temperature).mean()
     student.optimizer.zero_grad()
     loss.backward()
     student.optimizer.step()

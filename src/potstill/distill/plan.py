@@ -1,7 +1,7 @@
 """From options to a plan: the teacher read, the task made, everything checked before any work starts."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from potstill.files import sha256
 from potstill.machine import check_device, has_bf16
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
-from potstill.policy import TEMPERATURE, Meaning, Policy
+from potstill.policy import TEMPERATURE, Meaning, Policy, read_actions
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
 from potstill.teachers import load
 from potstill.version import __version__
@@ -95,12 +95,12 @@ def plan(options: Options) -> Plan:
         assert recording is not None, "checked by the options"
         task, teacher_record = recording.task, recording.teacher
     outputs_are: Meaning = teacher_record["outputs"]
-    if options.act == "sample" and (outputs_are == "q" or options.loss == "mse"):
+    if options.act == "sample" and (outputs_are == "q" or (options.loss == "mse" and outputs_are == "logits")):
         raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
     students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
     for spec in students.values():
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-            Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_actions)
+            Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_outputs)
     if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and has_bf16(options.device))
@@ -119,13 +119,14 @@ def plan(options: Options) -> Plan:
 
 def describe(teacher: Policy, path: Path) -> dict[str, Any]:
     """What a result says of a teacher, its score apart."""
-    return {
+    record: dict[str, Any] = {
         "name": path.stem,
         "sha256": sha256(path),
         "network": str(teacher.spec),
         "parameters": teacher.num_parameters,
         "outputs": teacher.outputs_are,
     }
+    return record if teacher.actions is None else {**record, "actions": asdict(teacher.actions)}
 
 
 def check_plays(policy: Policy, task: Task, name: str) -> None:
@@ -134,6 +135,22 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
     Raises:
         PotstillError: its observations or actions are others than the task's.
     """
+    if policy.provenance.get("time_feature"):
+        raise PotstillError(
+            f"{name}: its last input is the episode's remaining time, which RL Zoo's TimeFeatureWrapper adds; {task.id}"
+            " is not played with that wrapper yet"
+        )
+    bounds = policy.actions and (policy.actions.low, policy.actions.high)
+    if (policy.actions is None) != (task.bounds is None):
+        kinds = {True: "discrete", False: "continuous"}
+        raise PotstillError(
+            f"{name} has {kinds[policy.actions is None]} actions, {task.id} {kinds[task.bounds is None]} ones: name its"
+            " own task with --task"
+        )
+    if bounds and task.bounds and not np.allclose(bounds, task.bounds):
+        raise PotstillError(
+            f"{name} acts within {bounds}, {task.id} within {task.bounds}: name its own task with --task"
+        )
     if policy.observation_shape != task.observation_shape or policy.num_actions != task.num_actions:
         raise PotstillError(
             f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
@@ -148,7 +165,9 @@ def new_state(plan: Plan) -> State:
     rows = max(min(window(options) + ahead, rows_until(options.hours, options)), task.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
-    outputs_are = plan.teacher_record["outputs"] if options.loss == "mse" else "logits"
+    actions = plan.teacher_record.get("actions")
+    actions = actions and read_actions(actions, task.num_actions)
+    outputs_are = plan.teacher_record["outputs"] if options.loss == "mse" or actions else "logits"
     for index, (name, spec) in enumerate(plan.students.items()):
         provenance = {
             "method": "policy distillation (Rusu et al. 2016)",
@@ -164,7 +183,7 @@ def new_state(plan: Plan) -> State:
             torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
             policy = Policy.new(
                 spec, outputs_are, task.observation_shape, task.observation_dtype, task.num_actions,
-                task=task.id, provenance=provenance,
+                task=task.id, provenance=provenance, actions=actions,
             )  # fmt: skip
         policy.to(options.device)
         students.append(new_student(name, policy, options))
@@ -177,7 +196,7 @@ def new_state(plan: Plan) -> State:
             task.observation_shape,
             task.protocol.stack,
             getattr(torch, task.observation_dtype),
-            task.num_actions,
+            task.num_outputs,
             options.device,
         ),
         students=students,

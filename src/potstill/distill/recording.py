@@ -10,6 +10,7 @@ from typing import Any, cast
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
+from potstill.policy import TEMPERATURE, read_actions
 from potstill.tasks import Protocol, Task
 
 SCHEMA = 1
@@ -23,7 +24,7 @@ class Recording:
     folder: Path
     task: Task
     teacher: dict[str, Any]
-    """The player's name, sha256, network, parameters and outputs ("q" or "logits")."""
+    """The player's name, sha256, network, parameters and outputs ("q", "logits" or "gaussian")."""
     envs: int
     play_epsilon: float
     hours: float
@@ -68,16 +69,18 @@ class Recording:
             protocol: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in content["protocol"].items()
             }
-            task = Task(
-                content["task"], Protocol(**protocol), tuple(content["observation_shape"]), content["num_actions"]
-            )
-            teacher = content["teacher"]
+            teacher, bounds = content["teacher"], None
+            if teacher["outputs"] == "gaussian":
+                actions = read_actions(teacher["actions"], content["num_actions"])
+                bounds = (actions.low, actions.high)
+            shape = tuple(content["observation_shape"])
+            task = Task(content["task"], Protocol(**protocol), shape, content["num_actions"], bounds)
             shards = cast(list[dict[str, Any]], content["shards"])
             numbers = (*task.observation_shape, task.num_actions, content["envs"], teacher["parameters"])
             numbers += tuple(shard["rows"] for shard in shards)
             if not all(type(number) is int and 0 < number <= 2**24 for number in numbers):
                 raise ValueError("a size is no number")
-            if teacher["outputs"] not in ("q", "logits") or any(Path(s["file"]).name != s["file"] for s in shards):
+            if teacher["outputs"] not in TEMPERATURE or any(Path(s["file"]).name != s["file"] for s in shards):
                 raise ValueError("its teacher or its files")
             return cls(
                 folder, task, teacher, content["envs"], float(content["play_epsilon"]), float(content["hours"]), shards

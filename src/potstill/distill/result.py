@@ -27,7 +27,7 @@ def score(
     episodes = options.episodes
     players = {"teacher": Player(teacher, act, epsilon, episodes)}
     players |= {f"student {name}": Player(policy, act, epsilon, episodes) for name, policy in students.items()}
-    if teacher.outputs_are == "logits":
+    if teacher.outputs_are != "q":
         players["teacher, other act"] = Player(teacher, _other(act), epsilon, episodes)
     players["random"] = random_player(task, math.ceil(episodes * RANDOM_SHARE))
     returns = [[0.0] * player.episodes for player in players.values()]

@@ -78,10 +78,10 @@ def _play(share: _Share) -> Iterator[Tally]:
         finished += moment.finished
         firsts = moment.player == 0
         if share.watched and tick % AGREEMENT_EVERY == 0 and firsts.any():
-            seen, best = moment.observations[firsts], torch.from_numpy(moment.best[firsts])
-            states += len(best)
+            seen, said = moment.observations[firsts], moment.outputs[torch.from_numpy(firsts)]
+            states += len(said)
             for index, policy in enumerate(share.watched):
-                agreed[index] += int((policy.outputs(seen).argmax(-1) == best).sum())
+                agreed[index] += int(policy.agree(policy.outputs(seen), said).sum())
         if finished or tick % TELL_EVERY == 0:
             yield Tally(finished, states, agreed)
             finished, states, agreed = [], 0, [0] * len(share.watched)

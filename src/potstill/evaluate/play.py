@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from potstill.networks import NetworkSpec
 from potstill.networks.build import Network
-from potstill.policy import Policy, choose
+from potstill.policy import Actions, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task
 from potstill.tasks.spec import Act
 
@@ -43,8 +43,8 @@ class Moment:
     """(num_envs, *observation_shape): what was seen."""
     player: np.ndarray
     """(num_envs,) which player acted on it; -1: none, the queue is empty."""
-    best: np.ndarray
-    """(num_envs,) that player's best action."""
+    outputs: Tensor
+    """(num_envs, outputs) that player's outputs."""
     finished: list[tuple[int, int, float]]
     """(player, episode, return) of the episodes that ended with this step."""
 
@@ -74,21 +74,24 @@ def play_episodes(
         while left:
             who = np.array([player for player, _ in playing])
             observations = envs.observations
-            actions, best = np.zeros((2, envs.num_envs), np.int64)
+            actions = np.zeros(envs.num_envs, np.int64)
+            if task.bounds is not None:
+                actions = np.tile(np.array(task.bounds[0], np.float32), (envs.num_envs, 1))
+            said = torch.zeros(envs.num_envs, task.num_outputs)
             for index, player in enumerate(players):
                 its = np.flatnonzero(who == index)
                 if len(its):
                     torch.set_num_threads(threads_of[index])
                     outputs = player.policy.outputs(observations[its])
-                    best[its] = outputs.argmax(-1).numpy()
-                    actions[its] = choose(outputs, player.epsilon, rng, player.act)
+                    said[its] = outputs
+                    actions[its] = player.policy.choose(outputs, player.epsilon, rng, player.act)
             ended: list[tuple[int, int, float]] = []
             for finished in envs.step(actions):
                 if playing[finished.env] != IDLE:
                     ended.append((*playing[finished.env], finished.score))
                     playing[finished.env] = next(queue, IDLE)
             left -= len(ended)
-            yield Moment(observations, who, best, ended)
+            yield Moment(observations, who, said, ended)
     finally:
         torch.set_num_threads(before)
         envs.close()
@@ -101,12 +104,15 @@ def play_threads(policy: Policy, threads: int) -> int:
 
 def random_player(task: Task, episodes: int) -> Player:
     """Plays uniformly at random: the zero of `normalised`."""
-    head = nn.Linear(1, task.num_actions)
+    head = nn.Linear(1, task.num_outputs)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     network = Network(nn.Sequential(_One()), head)
     dtype = "uint8" if task.is_atari else "float32"
-    policy = Policy(network, NetworkSpec("mlp", (), (1,)), "logits", task.observation_shape, dtype, task.id)
+    actions = None if task.bounds is None else Actions(*task.bounds, squashed=False)
+    outputs_are = "logits" if actions is None else "gaussian"
+    spec = NetworkSpec("mlp", (), (1,))
+    policy = Policy(network, spec, outputs_are, task.observation_shape, dtype, task.id, actions=actions)
     return Player(policy, "greedy", 1.0, episodes)
 
 

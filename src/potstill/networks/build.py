@@ -49,6 +49,21 @@ class Normalize(nn.Module):
         return ((observations - self.mean) / self.std).clamp(-self.clip, self.clip)
 
 
+class GsdeHead(nn.Linear):
+    """A Gaussian whose spread depends on the state (gSDE; Raffin et al. 2021), its means clipped."""
+
+    def __init__(self, width: int, num_actions: int, clip: float) -> None:
+        super().__init__(width, num_actions)
+        self.log_std = nn.Parameter(torch.zeros(width, num_actions))
+        self.clip = clip
+        self.out_features = 2 * num_actions
+
+    def forward(self, input: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
+        means = super().forward(input).clamp(-self.clip, self.clip)
+        variance = input.square() @ self.log_std.exp().square()
+        return torch.cat([means, (variance + 1e-6).log() / 2], -1)
+
+
 def scale(frames: Shaped[Tensor, "batch ..."], dtype: torch.dtype) -> Float[Tensor, "batch ..."]:
     """uint8 frames as numbers from 0 to 1."""
     return frames.to(dtype).div_(255)

@@ -85,7 +85,7 @@ class Envs:
         """Take one action in every copy; returns the episodes that ended with it.
 
         Args:
-            actions: (num_envs,) int64.
+            actions: (num_envs,) int64; (num_envs, num_actions) float32 where actions are continuous.
         """
         self._step(actions)
         for history, action in zip(self._actions, actions.tolist(), strict=True):
@@ -109,7 +109,8 @@ class Envs:
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Come back to a `snapshot` by playing its actions again, all copies arriving together."""
-        histories: list[list[int]] = snapshot["actions"]
+        histories: list[list[Any]] = snapshot["actions"]
+        idle = 0 if self.task.bounds is None else self.task.bounds[0]
         self._restart(np.asarray(snapshot["episode"], dtype=np.int64))
         lengths = np.array([len(history) for history in histories])
         longest = int(lengths.max(initial=0))
@@ -118,12 +119,12 @@ class Envs:
             if tick and starting.any():
                 self._begin(starting, from_seed=True)
             into = tick - (longest - lengths)
-            actions = [h[i] if i >= 0 else 0 for h, i in zip(histories, into.tolist(), strict=True)]
-            self._step(np.array(actions, dtype=np.int64))
+            actions = [h[i] if i >= 0 else idle for h, i in zip(histories, into.tolist(), strict=True)]
+            self._step(np.array(actions, dtype=np.int64 if self.task.bounds is None else np.float32))
             self._scores += self.rewards
-            idle = (self.terminated | self.truncated) & (into < 0)
-            if idle.any():  # a copy that waits for its turn came to an end meanwhile
-                self._begin(idle, from_seed=False)
+            waiting = (self.terminated | self.truncated) & (into < 0)
+            if waiting.any():  # a copy that waits for its turn came to an end meanwhile
+                self._begin(waiting, from_seed=False)
         if (lengths == 0).any():
             self._begin(lengths == 0, from_seed=True)
         self.age = lengths.astype(np.int64)
@@ -136,7 +137,7 @@ class Envs:
         self.episode = episode
         self.age = np.zeros(self.num_envs, dtype=np.int64)
         self._scores = np.zeros(self.num_envs)
-        self._actions: list[list[int]] = [[] for _ in range(self.num_envs)]
+        self._actions: list[list[Any]] = [[] for _ in range(self.num_envs)]
         self._begin(np.ones(self.num_envs, dtype=bool), from_seed=True)
 
     def _begin(self, which: np.ndarray, from_seed: bool) -> None:

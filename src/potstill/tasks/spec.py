@@ -74,6 +74,14 @@ class Task:
     observation_shape: tuple[int, ...]
     """Of one observation: (stack, height, width) uint8 frames on Atari, (n,) float32 elsewhere."""
     num_actions: int
+    """How many there are to choose from; or, of a continuous action, its dimensions."""
+    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """The lowest and the highest continuous action; None: actions are discrete."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Of a policy: one an action, or a mean and a log standard deviation a dimension."""
+        return self.num_actions if self.bounds is None else 2 * self.num_actions
 
     @property
     def is_atari(self) -> bool:
@@ -94,7 +102,7 @@ class Task:
 
 @cache
 def make_task(task_id: str) -> Task:
-    """The task of a Gymnasium id: `ALE/Pong-v5` (by ALE's vector env) or any id with discrete actions.
+    """The task of a Gymnasium id: `ALE/Pong-v5` (by ALE's vector env) or any id with vector observations.
 
     Raises:
         PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
@@ -171,8 +179,13 @@ def _gymnasium_task(task_id: str) -> Task:
     env = make_gymnasium_env(task_id)
     observations, actions = env.observation_space, env.action_space
     env.close()
-    if not isinstance(actions, Discrete) or actions.start != 0:
-        raise PotstillError(f"--task {task_id} has actions {actions}; only discrete ones are played so far")
     if not isinstance(observations, Box) or len(observations.shape) != 1:
         raise PotstillError(f"--task {task_id} has observations {observations}; only vectors are seen so far")
-    return Task(task_id, GYMNASIUM, observations.shape, int(actions.n))
+    if isinstance(actions, Discrete) and actions.start == 0:
+        return Task(task_id, GYMNASIUM, observations.shape, int(actions.n))
+    if isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded():
+        low, high = (tuple(map(float, bound)) for bound in (actions.low, actions.high))
+        return Task(task_id, GYMNASIUM, observations.shape, len(low), (low, high))
+    raise PotstillError(
+        f"--task {task_id} has actions {actions}; discrete ones from 0 and bounded vectors are played so far"
+    )

@@ -10,11 +10,14 @@ from potstill.teachers import sb3, state_dict
 from potstill.teachers.tensors import read_file
 from potstill.teachers.tensors import state_dict as read_tensors
 
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""What PyTorch's files before 1.6 begin with."""
+
 
 def load(path: str | Path) -> Policy:
-    """Load a policy: our own .safetensors, a Stable-Baselines3 zip with discrete actions (DQN, QR-DQN, PPO, A2C,
-    TRPO, ARS), or a state dict in .safetensors or as `torch.save` writes it (pytorch-a2c-ppo-acktr's names, CleanRL's,
-    Stable-Baselines3's DQN's, a plain chain of Q-value layers).
+    """Load a policy: our own .safetensors; a zip of Stable-Baselines3 or sb3-contrib (DQN, QR-DQN, PPO, A2C, TRPO,
+    ARS, SAC, TQC, TD3, DDPG); or a state dict in .safetensors or as `torch.save` writes it (pytorch-a2c-ppo-acktr's
+    names, CleanRL's, Stable-Baselines3's DQN's, a plain chain of Q-value layers).
 
     No code in the file is run, and its sizes are checked before memory is taken for them.
 
@@ -31,6 +34,8 @@ def load(path: str | Path) -> Policy:
         raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
     if start.startswith(b"PK"):
         return _load_zip(path)
+    if start.startswith(OLD_TORCH):
+        return _load_torch(path)
     try:
         metadata, shapes = artifact.read_metadata(path)
     except PotstillError:
@@ -44,6 +49,11 @@ def load(path: str | Path) -> Policy:
     return state_dict.load(path, metadata, shapes, artifact.read_tensors(path))
 
 
+def _load_torch(path: Path) -> Policy:
+    tensors = read_tensors(path, "the file", read_file(path))
+    return state_dict.load(path, {}, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
+
+
 def _load_zip(path: Path) -> Policy:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -53,6 +63,5 @@ def _load_zip(path: Path) -> Policy:
     if "data" in names and "policy.pth" in names:
         return sb3.load(path)
     if any(name.endswith("data.pkl") for name in names):
-        tensors = read_tensors(path, "the file", read_file(path))
-        return state_dict.load(path, {}, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
+        return _load_torch(path)
     raise PotstillError(f"{path} is a zip, but not Stable-Baselines3's (no data and policy.pth in it)")

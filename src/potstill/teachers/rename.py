@@ -10,7 +10,7 @@ from torch import Tensor
 from potstill.errors import PotstillError
 from potstill.networks import NetworkSpec
 from potstill.networks.spec import Activation
-from potstill.policy import Meaning, Policy
+from potstill.policy import Actions, Meaning, Policy
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -30,6 +30,7 @@ def to_policy(
     task: str | None,
     provenance: dict[str, object],
     biasless: bool = False,
+    actions: Actions | None = None,
 ) -> tuple[Policy, dict[str, str]]:
     """A policy without weights for a chain of layers, and our name for each of their tensors.
 
@@ -42,6 +43,7 @@ def to_policy(
         task: the task's id, if known.
         provenance: where the file came from.
         biasless: layers may have no bias; it is 0 then.
+        actions: of a Gaussian policy.
 
     Raises:
         PotstillError: the chain isn't a network of ours.
@@ -65,9 +67,10 @@ def to_policy(
             outputs_are,
             observation_shape,
             "uint8" if convs else "float32",
-            linear[-1][0],
+            linear[-1][0] // (1 if actions is None else 2),
             task=task,
             provenance=provenance,
+            actions=actions,
         )
     ours = [name for name, module in policy.network.named_modules() if hasattr(module, "weight")]
     names = {

@@ -7,6 +7,7 @@ by `torch.load(weights_only=True)`.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from potstill.errors import PotstillError
+from potstill.networks import GsdeHead
 from potstill.networks.spec import Activation
-from potstill.policy import Meaning, Policy
+from potstill.policy import Actions, Meaning, Policy, read_actions
 from potstill.teachers import rename, vecnormalize
 from potstill.teachers.task_name import task_in_name
 from potstill.teachers.tensors import MAX_WEIGHTS, read_member, state_dict
@@ -31,38 +33,49 @@ HARMLESS = {
     "device",
     "log_std_init",
     "net_arch",
+    "n_critics",
     "n_quantiles",
+    "sde_net_arch",
 }
 """policy_kwargs that don't change what is computed from the tensors (sizes show in the tensors' shapes)."""
+GAUSSIAN_HEAD = "gaussian"
+"""Our name for the layer that is made for continuous actions."""
+NO_SPREAD = 0.1
+"""The standard deviation of policies without one, before they are squashed: TD3's exploration noise."""
 EXTRACTORS = {"NatureCNN", "FlattenExtractor"}
 ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
 
 
 def load(path: Path) -> Policy:
-    """Load a policy with discrete actions: DQN, QR-DQN, PPO, A2C, TRPO, ARS.
+    """Load a policy of DQN, QR-DQN, PPO, A2C, TRPO, ARS, SAC, TQC, TD3 or DDPG.
 
-    QR-DQN's quantiles become their mean, the action value that it plays by. `vecnormalize.pkl` beside the zip is
-    applied.
+    QR-DQN's quantiles become their mean, the action value that it plays by. Policies that have no spread of their own
+    (TD3, DDPG, ARS) get one of 0.1. `vecnormalize.pkl` beside the zip is applied.
 
     Raises:
         PotstillError: the zip is damaged or oversized, or holds something that can't be known or loaded safely.
     """
     data = _read_data(path)
-    _check_spaces(path, data)
+    actions_are = _space(path, data, "action_space", ("Discrete", "Box"))
+    _space(path, data, "observation_space", ("Box",))
     kwargs = data.get("policy_kwargs") or {}
     tensors = tensors_of(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    layout = _layout(path, data, shapes)
+    layout = _layout(path, data, tensors)
+    activation = _check_kwargs(path, kwargs, layout)
+    actions = _bounds(path, data["action_space"], layout.squashed) if actions_are == "Box" else None
     if layout.algorithm == "QR-DQN":
         tensors = _mean_of_quantiles(path, tensors, _attribute(data["action_space"], "n"))
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    gsde = actions is not None and tensors.get(layout.log_std, torch.empty(0)).ndim == 2
+    if actions is not None:
+        tensors = _with_gaussian_head(path, tensors, layout, len(actions.low))
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    body = (layer for name in layout.bodies for layer in rename.layers(name, shapes) if layer != layout.head)
     chain = [
         *rename.layers(f"{layout.extractor}.cnn", shapes),
         *rename.layers(f"{layout.extractor}.linear", shapes),
-        *(layer for body in layout.bodies for layer in rename.layers(body, shapes)),
-        *(["action_net"] if "action_net.weight" in shapes else []),
+        *body,
+        GAUSSIAN_HEAD if actions else layout.head,
     ]
-    activation = _check_kwargs(path, kwargs, layout.activation)
     if any(name.startswith(f"{layout.extractor}.cnn") for name in shapes) and activation != "relu" and len(chain) > 5:
         raise PotstillError(f"{path}: a CNN followed by tanh layers is not a network known here")
     provenance: dict[str, object] = {
@@ -70,11 +83,17 @@ def load(path: Path) -> Policy:
         "algorithm": layout.algorithm,
         "num_timesteps": _int(data.get("num_timesteps")),
     }
+    if _has_time_feature(data["observation_space"]):
+        provenance["time_feature"] = True
     task = task_in_name(path, provenance)
+    outputs_are: Meaning = layout.outputs_are if actions is None else "gaussian"
     policy, names = rename.to_policy(
-        path, shapes, chain, layout.outputs_are, activation, task, provenance, biasless=layout.algorithm == "ARS"
+        path, shapes, chain, outputs_are, activation, task, provenance, layout.algorithm == "ARS", actions
     )
-    return _normalised(path, rename.fill(policy, names, tensors))
+    policy = rename.fill(policy, names, tensors)
+    if gsde:
+        _give_gsde_head(path, policy, tensors[layout.log_std], layout, kwargs)
+    return _normalised(path, policy)
 
 
 @dataclass(frozen=True)
@@ -83,31 +102,101 @@ class _Layout:
 
     algorithm: str
     outputs_are: Meaning
+    """Where actions are discrete."""
     activation: str
     """By default."""
     extractor: str
     bodies: tuple[str, ...]
+    head: str
+    """The last layer: outputs, or means."""
+    log_std: str = ""
+    """What says how far continuous actions spread: a vector, a layer, or gSDE's matrix."""
+    squashed: bool = False
 
 
-def _layout(path: Path, data: dict[str, Any], shapes: rename.Shapes) -> _Layout:
+def _layout(path: Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> _Layout:
     module = str(_attribute(data.get("policy_class"), "__module__"))
-    if "maskable" in module or "recurrent" in module or any("lstm" in name for name in shapes):
+    if "maskable" in module or "recurrent" in module or any("lstm" in name for name in tensors):
         raise PotstillError(f"{path}: a policy of {module}: masks and recurrent networks are not played here")
-    if "q_net.q_net.0.weight" in shapes:
-        return _Layout("DQN", "q", "ReLU", "q_net.features_extractor", ("q_net.q_net",))
-    if "quantile_net.quantile_net.0.weight" in shapes:
-        return _Layout("QR-DQN", "q", "ReLU", "quantile_net.features_extractor", ("quantile_net.quantile_net",))
-    if "action_net.weight" in shapes and "value_net.weight" in shapes:
+
+    def last(body: str) -> str:
+        return rename.layers(body, tensors)[-1]
+
+    if "q_net.q_net.0.weight" in tensors:
+        body = "q_net.q_net"
+        return _Layout("DQN", "q", "ReLU", "q_net.features_extractor", (body,), last(body))
+    if "quantile_net.quantile_net.0.weight" in tensors:
+        body = "quantile_net.quantile_net"
+        return _Layout("QR-DQN", "q", "ReLU", "quantile_net.features_extractor", (body,), last(body))
+    if "action_net.weight" in tensors and "value_net.weight" in tensors:
         algorithm = "PPO" if "clip_range" in data else "TRPO" if "cg_max_steps" in data else "A2C"
-        apart = any(name.startswith("pi_features_extractor.") for name in shapes)
+        apart = any(name.startswith("pi_features_extractor.") for name in tensors)
         extractor = "pi_features_extractor" if apart else "features_extractor"
         bodies = ("mlp_extractor.shared_net", "mlp_extractor.policy_net")
-        return _Layout(algorithm, "logits", "Tanh", extractor, bodies)
-    if "ars" in module and "action_net.0.weight" in shapes:
-        return _Layout("ARS", "logits", "ReLU", "features_extractor", ("action_net",))
+        return _Layout(algorithm, "logits", "Tanh", extractor, bodies, "action_net", "log_std")
+    if "ars" in module and (layers := rename.layers("action_net", tensors)):
+        # LinearPolicy clips, MlpPolicy squashes; which of them it was isn't readable, but its layers are.
+        squashed = bool(_attribute(data.get("policy_kwargs"), "squash_output") or len(layers) > 1)
+        return _Layout("ARS", "logits", "ReLU", "features_extractor", ("action_net",), layers[-1], squashed=squashed)
+    extractor, body = "actor.features_extractor", "actor.latent_pi"
+    if rename.layers(body, tensors):
+        head = "actor.mu" if "actor.mu.weight" in tensors else "actor.mu.0"
+        algorithm = "TQC" if "tqc" in module else "SAC"
+        return _Layout(algorithm, "logits", "ReLU", extractor, (body,), head, "actor.log_std", squashed=True)
+    if rename.layers("actor.mu", tensors):
+        algorithm = "DDPG" if not any("qf1" in name for name in tensors) else "TD3"
+        return _Layout(algorithm, "logits", "ReLU", extractor, ("actor.mu",), last("actor.mu"), squashed=True)
     raise PotstillError(
-        f"{path}: a policy of {module or 'an unknown algorithm'}; DQN, QR-DQN, PPO, A2C, TRPO and ARS are read"
+        f"{path}: a policy of {module or 'an unknown algorithm'}; read are DQN, QR-DQN, PPO, A2C, TRPO, ARS, SAC, TQC,"
+        " TD3 and DDPG"
     )
+
+
+def _bounds(path: Path, space: Any, squashed: bool) -> Actions:
+    """The bounds of continuous actions, by the readable fields of the pickled space."""
+    bounds: list[tuple[float, ...]] = []
+    for name in ("low", "high"):
+        numbers = re.findall(r"-?[0-9.]+(?:e[-+]?[0-9]+)?", str(_attribute(space, name))[:10_000])
+        bounds.append(tuple(map(float, numbers)))
+    shape = _attribute(space, "_shape") or _attribute(space, "shape")  # Gymnasium's, gym's
+    try:
+        size = int(re.fullmatch(r"[\[(]([0-9]{1,4}),?[\])]", str(shape))[1])  # pyright: ignore
+        return read_actions({"low": bounds[0], "high": bounds[1], "squashed": squashed}, size)
+    except (ValueError, TypeError) as error:
+        raise PotstillError(f"{path}: its actions are no vector within readable, finite bounds") from error
+
+
+def _with_gaussian_head(path: Path, tensors: dict[str, Tensor], layout: _Layout, num_actions: int) -> dict[str, Tensor]:
+    """One layer for means and log standard deviations out of what the algorithm has for them."""
+    weight, log_std = tensors.get(f"{layout.head}.weight"), tensors.get(layout.log_std)
+    if weight is None or weight.ndim != 2 or len(weight) != num_actions:
+        raise PotstillError(f"{path}: tensor {layout.head}.weight doesn't give {num_actions} means")
+    bias = tensors.get(f"{layout.head}.bias", torch.zeros(num_actions))
+    spread = tensors.get(f"{layout.log_std}.weight", torch.zeros_like(weight))
+    if log_std is None or log_std.ndim != 1:  # a layer of its own, gSDE's (put right later), or none
+        log_std = tensors.get(f"{layout.log_std}.bias", torch.full((num_actions,), math.log(NO_SPREAD)))
+    if bias.shape != log_std.shape or spread.shape != weight.shape:
+        raise PotstillError(f"{path}: its means and {layout.log_std} don't fit together")
+    head = {"weight": torch.cat([weight.float(), spread.float()]), "bias": torch.cat([bias.float(), log_std.float()])}
+    return {**tensors, **{f"{GAUSSIAN_HEAD}.{kind}": tensor for kind, tensor in head.items()}}
+
+
+def _give_gsde_head(path: Path, policy: Policy, log_std: Tensor, layout: _Layout, kwargs: dict[str, Any]) -> None:
+    linear, num_actions = policy.network.head, policy.num_actions
+    clip = float(kwargs.get("clip_mean", 2.0)) if layout.head == "actor.mu.0" else math.inf
+    if log_std.shape != (linear.in_features, num_actions):
+        raise PotstillError(f"{path}: tensor {layout.log_std} is {tuple(log_std.shape)}, not a spread for each feature")
+    head = GsdeHead(linear.in_features, num_actions, clip)
+    state = {"weight": linear.weight[:num_actions], "bias": linear.bias[:num_actions], "log_std": log_std.float()}
+    head.load_state_dict(state)
+    policy.network.head = head.requires_grad_(False)
+
+
+def _has_time_feature(space: Any) -> bool:
+    """Whether the last input alone is within [0, 1]: what RL Zoo's TimeFeatureWrapper adds to MuJoCo's."""
+    low, high = (str(_attribute(space, name)).strip("[]").split() for name in ("low", "high"))
+    unbounded = {"-inf"} == set(low[:-1]) and {"inf"} == set(high[:-1])
+    return unbounded and low[-1] in ("0.", "0") and high[-1] in ("1.", "1")
 
 
 def _mean_of_quantiles(path: Path, tensors: dict[str, Tensor], actions: Any) -> dict[str, Tensor]:
@@ -167,22 +256,22 @@ def _int(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def _check_spaces(path: Path, data: dict[str, Any]) -> None:
-    """Discrete actions and Box observations, by the readable fields of the pickled spaces."""
-    for key, kind in (("action_space", "Discrete"), ("observation_space", "Box")):
-        found = re.search(r"spaces\.\w+\.(\w+)'", str(_attribute(data.get(key), ":type:")))
-        name = found[1] if found else "unreadable"
-        if name != kind:
-            raise PotstillError(f"{path}: its {key} is {name}; only {kind} is supported so far")
-    if str(_attribute(data["action_space"], "start") or 0) != "0":
+def _space(path: Path, data: dict[str, Any], key: str, kinds: tuple[str, ...]) -> str:
+    """Which of these kinds a pickled space is, by its readable fields."""
+    found = re.search(r"spaces\.\w+\.(\w+)'", str(_attribute(data.get(key), ":type:")))
+    name = found[1] if found else "unreadable"
+    if name not in kinds:
+        raise PotstillError(f"{path}: its {key} is {name}; only {' and '.join(kinds)} are supported")
+    if name == "Discrete" and str(_attribute(data[key], "start") or 0) != "0":
         raise PotstillError(f"{path}: its actions don't count from 0")
+    return name
 
 
-def _check_kwargs(path: Path, kwargs: Any, default: str) -> Activation:
+def _check_kwargs(path: Path, kwargs: Any, layout: _Layout) -> Activation:
     """The activation function; refuses what would change the computation unseen."""
     if not isinstance(kwargs, dict):
         raise PotstillError(f"{path}: its policy_kwargs can't be read")
-    activation = str(kwargs.get("activation_fn", default)).rpartition(".")[2].rstrip("'>")
+    activation = str(kwargs.get("activation_fn", layout.activation)).rpartition(".")[2].rstrip("'>")
     if activation not in ACTIVATIONS:
         raise PotstillError(f"{path}: activation {activation[:40]} is not known here (ReLU and Tanh are)")
     for name, value in kwargs.items():
@@ -194,7 +283,11 @@ def _check_kwargs(path: Path, kwargs: Any, default: str) -> Activation:
             continue
         if name == "features_extractor_kwargs" and isinstance(value, dict) and value.keys() <= {"features_dim"}:
             continue
-        if name in ("use_sde", "share_features_extractor") and value is False:
+        if name in ("share_features_extractor", "use_expln") and value is False:
+            continue
+        if name == "squash_output" and (value is False or layout.algorithm == "ARS"):
+            continue
+        if name == "use_sde" or (name == "clip_mean" and isinstance(value, int | float)):
             continue
         raise PotstillError(f"{path}: policy_kwargs {name}={str(value)[:40]} is not known here")
     return ACTIVATIONS[activation]

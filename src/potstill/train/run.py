@@ -74,6 +74,8 @@ def plan(options: DQNOptions, task_id: str, eval_every: int, eval_episodes: int,
             raise PotstillError(f"--{name} {value}: must be at least 1")
     check_device(options.device)
     task = make_task(task_id)
+    if task.bounds is not None:
+        raise PotstillError(f"{task_id} has continuous actions, DQN chooses from discrete ones")
     network = NetworkSpec.parse("mlp:64-64" if options.network == "dqn" and not task.is_atari else options.network)
     with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
         Policy.new(network, "q", task.observation_shape, task.observation_dtype, task.num_actions)

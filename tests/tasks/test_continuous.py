@@ -1,0 +1,110 @@
+"""Tasks with continuous actions: played, come back to, distilled."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from potstill import Policy, PotstillError, load
+from potstill.distill.options import Options
+from potstill.distill.plan import plan
+from potstill.distill.run import record, run
+from potstill.networks import NetworkSpec
+from potstill.policy import Actions
+from potstill.tasks import Envs, EpisodeSeeds, make_task
+
+BOUNDS = Actions((-2.0,), (2.0,), squashed=True)
+
+
+@pytest.fixture
+def pendulum_file(tmp_path):
+    """Pushes as the arm's speed goes: swings up, after a while."""
+    policy = Policy.new(NetworkSpec.parse("linear"), "gaussian", (3,), "float32", 1, task="Pendulum-v1", actions=BOUNDS)
+    with torch.no_grad():
+        policy.network.head.weight.copy_(torch.tensor([[0.0, -1.0, 0.7], [0.0, 0.0, 0.0]]))
+        policy.network.head.bias.copy_(torch.tensor([0.0, -1.0]))
+    policy.save(tmp_path / "pendulum.safetensors")
+    return tmp_path / "pendulum.safetensors"
+
+
+def test_a_snapshot_is_come_back_to(pendulum_file):
+    task, rng = make_task("Pendulum-v1"), np.random.default_rng(0)
+    assert (task.num_actions, task.num_outputs, task.bounds) == (1, 2, ((-2.0,), (2.0,)))
+    envs = Envs(task, 3, EpisodeSeeds(0, "training"))
+    for _ in range(230):
+        envs.step(rng.uniform(-2, 2, (3, 1)).astype(np.float32))
+    snapshot, seen = json.loads(json.dumps(envs.snapshot())), envs.observations
+    again = Envs(task, 3, EpisodeSeeds(0, "training"))
+    again.restore(snapshot)
+    np.testing.assert_array_equal(again.observations, seen)
+    np.testing.assert_array_equal(again.age, envs.age)
+
+
+def test_actions_stay_within_their_bounds_and_chance_fills_them(pendulum_file):
+    policy = load(pendulum_file)
+    observations = np.random.default_rng(0).normal(0, 3, (4000, 3)).astype(np.float32)
+    greedy, drawn, anywhere = (
+        policy.act(observations, epsilon, np.random.default_rng(0), act)
+        for epsilon, act in ((0.0, "greedy"), (0.0, "sample"), (1.0, "greedy"))
+    )
+    assert greedy.shape == drawn.shape == anywhere.shape == (4000, 1)
+    assert greedy.dtype == np.float32
+    assert np.abs(greedy).max() <= 2
+    means = policy.outputs(observations)[:, :1].numpy()
+    np.testing.assert_allclose(greedy, 2 * np.tanh(means), atol=1e-6)
+    before = np.arctanh(drawn[np.abs(greedy) < 1] / 2) - means[np.abs(greedy) < 1]
+    assert np.std(before) == pytest.approx(np.exp(-1), rel=0.1)
+    assert np.histogram(anywhere, 4, (-2, 2))[0].min() > 900
+
+
+@pytest.mark.parametrize("loss", ["kl", "nll", "mse"])
+def test_a_gaussian_teacher_is_distilled(loss, pendulum_file, tmp_path):
+    options = Options(
+        ("mlp:16",), pendulum_file, loss=loss, hours=0.2, updates=3000, envs=20, episodes=10, threads=2,
+        play_epsilon=0.2, batch=64,
+    )  # fmt: skip
+    for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
+        pass
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["teachers"][0]["outputs"] == "gaussian"
+    assert result["students"][0]["tasks"][0]["agreement"] > 0.7
+    student = load(tmp_path / "run" / "students" / "mlp_16.safetensors")
+    assert student.actions == BOUNDS
+    assert student.outputs_are == "gaussian"
+
+
+def test_recorded_continuous_play_is_learnt_from(pendulum_file, tmp_path):
+    small = {"hours": 0.1, "envs": 20, "threads": 2}
+    for _ in record(plan(Options((), pendulum_file, **small)), tmp_path / "data", ["potstill"]):
+        pass
+    options = Options(("mlp:8",), data=tmp_path / "data", updates=200, **small)
+    for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
+        pass
+    assert load(tmp_path / "run" / "students" / "mlp_8.safetensors").actions == BOUNDS
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [("CartPole-v1", "has continuous actions, CartPole-v1 discrete ones"), ("MountainCarContinuous-v0", "acts within")],
+)
+def test_a_task_with_other_actions_is_refused(task, message, pendulum_file):
+    with pytest.raises(PotstillError, match=message):
+        plan(Options(("mlp:8",), pendulum_file, task=task))
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [None, {}, {"low": [0], "high": [0], "squashed": True}, {"low": [0, 1], "high": [1, 2], "squashed": True},
+     {"low": ["x"], "high": [1], "squashed": True}, {"low": [float("-inf")], "high": [1], "squashed": False}],
+)  # fmt: skip
+def test_a_header_without_sensible_bounds_is_refused(actions, pendulum_file, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from potstill import artifact
+
+    metadata, _ = artifact.read_metadata(pendulum_file)
+    description = {**json.loads(metadata["potstill"]), "actions": actions}
+    save_file(load_file(pendulum_file), tmp_path / "b.safetensors", {"potstill": json.dumps(description)})
+    with pytest.raises(PotstillError, match="its header does not describe a policy"):
+        load(tmp_path / "b.safetensors")
