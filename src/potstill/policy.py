@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill import artifact
 from potstill.errors import PotstillError
@@ -88,6 +88,8 @@ class Policy:
     ) -> "Policy":
         """A policy with a freshly initialised network."""
         network = build(spec, observation_shape, num_actions * (2 if outputs_are == "gaussian" else 1))
+        if outputs_are == "gaussian":  # every standard deviation begins at 1
+            nn.init.zeros_(network.head.weight[num_actions:])
         policy = cls(network, spec, outputs_are, observation_shape, observation_dtype, **rest)
         return policy if policy.clip is None else policy.normalised(policy.clip)
 

@@ -77,7 +77,7 @@ WRONG = [
     ([*DISTILL, "--task", "ALE/Pnog-v5"], "ids look like ALE/Pong-v5"),
     ([*DISTILL, "--task", "ALE/Pong-v5"], "name its own task with --task"),
     ([*DISTILL, "--task", "Acrobot-v1"], "cartpole.safetensors sees (4,) and has 2 actions, Acrobot-v1 shows (6,)"),
-    ([*DISTILL, "--task", "Pendulum-v1"], "only discrete ones are played so far"),
+    ([*DISTILL, "--task", "Pendulum-v1"], "cartpole.safetensors has discrete actions, Pendulum-v1 continuous ones"),
     # run directories
     (["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "full"], "is not empty"),
     (["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "empty/run"], "empty"),

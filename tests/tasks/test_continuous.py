@@ -108,3 +108,21 @@ def test_a_header_without_sensible_bounds_is_refused(actions, pendulum_file, tmp
     save_file(load_file(pendulum_file), tmp_path / "b.safetensors", {"potstill": json.dumps(description)})
     with pytest.raises(PotstillError, match="its header does not describe a policy"):
         load(tmp_path / "b.safetensors")
+
+
+def test_a_fresh_gaussian_student_has_standard_deviations_of_one():
+    policy = Policy.new(
+        NetworkSpec.parse("mlp:8"), "gaussian", (3,), "float32", 2, actions=Actions((0, 0), (1, 1), False)
+    )
+    observations = 1000 * np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    assert torch.equal(policy.outputs(observations)[:, 2:], torch.zeros(16, 2))
+
+
+def test_a_student_that_diverges_is_said_so(pendulum_file, tmp_path):
+    options = Options(
+        ("mlp:16",), pendulum_file, hours=0.1, updates=100, envs=20, episodes=2, threads=2, learning_rate=1e30,
+        batch_norm=False, schedule="constant",
+    )  # fmt: skip
+    with pytest.raises(PotstillError, match=r"mlp_16 diverged: try a lower --learning-rate"):
+        for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
+            pass

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from potstill.distill.options import STEPS_PER_HOUR, Options
 from potstill.distill.recording import Recording
+from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.memory import Replay, Sample
@@ -38,6 +39,8 @@ TINY = 20_000
 """Parameters up to which sharing an update between threads costs more than it saves."""
 THREADS_TO_PLAY_AHEAD = 4
 """From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
+MAX_GRADIENT = 1.0
+"""The norm that gradients are scaled down to, for continuous actions."""
 WARMUP = 0.1
 """Share of the updates over which the cosine schedule first rises."""
 
@@ -253,6 +256,8 @@ def learn(
         )
         state.updates += several
         state.seconds["learn"] += time.perf_counter() - start
+        if lost := [student.name for student, (loss, _) in zip(state.students, means, strict=True) if not loss < 1e30]:
+            raise PotstillError(f"{lost[0]} diverged: try a lower --learning-rate, or without --no-batch-norm")
         losses = {student.name: loss for student, (loss, _) in zip(state.students, means, strict=True)}
         agreement = {student.name: agreed for student, (_, agreed) in zip(state.students, means, strict=True)}
         yield Progress("learn", state.updates, total, hour, losses, agreement)
@@ -298,6 +303,9 @@ def update(
     loss = losses[options.loss](outputs, labels, temperature).mean()
     student.optimizer.zero_grad()
     loss.backward()
+    if student.policy.actions is not None:
+        # Where the teacher is sure, a Gaussian's divergence is a thousand times what it is elsewhere.
+        torch.nn.utils.clip_grad_norm_(student.learner.parameters(), MAX_GRADIENT)
     student.optimizer.step()
     return outputs, loss
 
