@@ -112,7 +112,7 @@ def test_a_header_without_sensible_bounds_is_refused(actions, pendulum_file, tmp
 
 def test_a_fresh_gaussian_student_has_standard_deviations_of_one():
     policy = Policy.new(
-        NetworkSpec.parse("mlp:8"), "gaussian", (3,), "float32", 2, actions=Actions((0, 0), (1, 1), False)
+        NetworkSpec.parse("mlp:8"), "gaussian", (3,), "float32", 2, actions=Actions((0.0,) * 2, (1.0,) * 2, False)
     )
     observations = 1000 * np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
     assert torch.equal(policy.outputs(observations)[:, 2:], torch.zeros(16, 2))
