@@ -105,6 +105,11 @@ class Policy:
         return self.network.head.out_features // (1 if self.actions is None else 2)
 
     @property
+    def time_feature(self) -> bool | None:
+        """Whether its last input is the share of the time limit that is left (`Protocol.time_feature`)."""
+        return self.provenance.get("time_feature") is True or None
+
+    @property
     def num_parameters(self) -> int:
         return num_parameters(self.network)
 

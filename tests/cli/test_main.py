@@ -91,6 +91,15 @@ WRONG = [
     (["record", "--teacher", "no.zip", "--out", "out"], "cannot read no.zip"),
     (["distill", "--data", "full", "--student", "mlp:8", "--out", "out"], "--data full has no manifest.json"),
     ([*DISTILL, "--data", "full", "--driver", "student"], "nobody drives in recorded play"),
+    # train
+    (["train"], "Missing from potstill train"),
+    (["train", "CartPole-v1", "--out", "full"], "--out full is not empty"),
+    (["train", "CartPole-v1", "--out", "out", "--resume"], "--resume: there is no run in out"),
+    (["train", "ALE/Pnog-v5", "--out", "out"], "ids look like ALE/Pong-v5"),
+    (["train", "Pendulum-v1", "--out", "out"], "has continuous actions, DQN chooses from discrete ones"),
+    (["train", "CartPole-v1", "--out", "out", "--network", "net1"], "takes frames"),
+    (["train", "CartPole-v1", "--out", "out", "--algo", "ppo"], "--algo"),
+    (["train", "CartPole-v1", "--out", "out", "--eval-every", "0"], "--eval-every 0: must be at least 1"),
     # bench
     (["bench", "--rounds", "0"], "--rounds 0: must be at least 1"),
     # evaluate and inspect
@@ -163,6 +172,22 @@ def test_distill_then_evaluate_inspect_and_report(workplace):
     again = potstill(*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", "--resume", cwd=workplace)
     assert again.returncode == 0
     assert again.stderr == "out was finished already\n"
+
+
+def test_train_then_go_on_and_evaluate(workplace):
+    train = ["train", "CartPole-v1", "--out", "dqn", "--envs", "8", "--learn-after", "400", "--batch", "32", "--steps"]
+    train += ["2000", "--eval-every", "1000", "--eval-episodes", "2", "--episodes", "5", "--memory", "4000"]
+    done = potstill(*train, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "quiet when piped"
+    assert done.stdout.splitlines()[-1] == "dqn/best.safetensors"
+    assert "best: " in done.stdout
+    longer = [*train, "--resume"]
+    longer[longer.index("2000")] = "3000"
+    assert potstill(*longer, cwd=workplace).returncode == 0
+    assert json.loads((workplace / "dqn" / "result.json").read_text())["budget"]["steps"] == 3000
+    evaluated = potstill("evaluate", "dqn/best.safetensors", "--episodes", "5", "--json", cwd=workplace)
+    assert json.loads(evaluated.stdout)["policies"][0]["task"] == "CartPole-v1"
 
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, request):

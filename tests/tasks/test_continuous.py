@@ -1,7 +1,9 @@
 """Tasks with continuous actions: played, come back to, distilled."""
 
 import json
+import warnings
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,36 @@ def test_a_student_that_diverges_is_said_so(pendulum_file, tmp_path):
     with pytest.raises(PotstillError, match=r"mlp_16 diverged: try a lower --learning-rate"):
         for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
             pass
+
+
+def test_the_time_left_is_the_last_input_as_in_rl_zoos_wrapper():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sb3_contrib.common.wrappers import TimeFeatureWrapper
+    task = make_task("Pendulum-v1").under(time_feature=True)
+    assert task.observation_shape == (4,)
+    assert task.protocol.name == "gymnasium*"
+    seeds = EpisodeSeeds(0, "training")
+    envs, theirs = Envs(task, 1, seeds), TimeFeatureWrapper(gymnasium.make("Pendulum-v1"), max_steps=200)
+    expected, _ = theirs.reset(seed=seeds(0, 0))
+    for _ in range(199):
+        np.testing.assert_allclose(envs.observations[0], expected, atol=1e-6)
+        envs.step(np.full((1, 1), 0.5, np.float32))
+        expected, *_ = theirs.step(np.full(1, 0.5, np.float32))
+    envs.step(np.full((1, 1), 0.5, np.float32))
+    assert envs.observations[0, -1] == 1.0
+
+
+def test_a_teacher_that_sees_the_time_left_has_students_that_do(tmp_path):
+    policy = Policy.new(
+        NetworkSpec.parse("mlp:4"), "gaussian", (4,), "float32", 1, task="Pendulum-v1", actions=BOUNDS,
+        provenance={"time_feature": True},
+    )  # fmt: skip
+    policy.save(tmp_path / "teacher.safetensors")
+    small = {"hours": 0.05, "updates": 20, "envs": 20, "episodes": 4, "threads": 2}
+    options = Options(("mlp:4",), tmp_path / "teacher.safetensors", **small)
+    for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
+        pass
+    student = load(tmp_path / "run" / "students" / "mlp_4.safetensors")
+    assert student.time_feature
+    assert student.observation_shape == (4,)

@@ -143,13 +143,11 @@ def test_old_ppo_behind_vecnormalize_equals_a_fresh_policy_given_the_same_tensor
     assert policy.task == "HalfCheetah-v4"
 
 
-def test_the_time_feature_is_recognised_and_refused_by_name(teachers_folder):
-    from potstill.distill.plan import check_plays
-    from potstill.tasks import make_task
-
+def test_the_time_feature_is_recognised_and_played(teachers_folder):
     policy = load(teachers_folder / "sb3" / "ppo-Walker2d-v3" / "Walker2d-v3.zip")
-    with pytest.raises(PotstillError, match="TimeFeatureWrapper"):
-        check_plays(policy, make_task("Pendulum-v1"), "Walker2d-v3.zip")
+    assert policy.time_feature
+    assert policy.observation_shape == (18,)
+    assert load(teachers_folder / "sb3" / "ppo-HalfCheetah-v3" / "HalfCheetah-v3.zip").time_feature is None
 
 
 def test_an_old_torch_file_that_claims_more_than_it_holds_is_refused(tmp_path):

@@ -264,7 +264,7 @@ class Evaluate:
                 raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
             if self.act == "sample" and policy.outputs_are == "q":
                 raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
-            task = make_task(task_id).under(act=self.act, epsilon=self.epsilon)
+            task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
             check_plays(policy, task, str(path))
             of_task.setdefault(task, []).append((path, policy))
         records: list[dict[str, Any]] = []

@@ -87,7 +87,7 @@ def plan(options: Options) -> Plan:
             raise PotstillError(
                 f"{options.teacher} doesn't say what it plays: add --task, for example --task ALE/Pong-v5"
             )
-        task = make_task(task_id).under(act=options.act)
+        task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
         check_plays(teacher, task, str(options.teacher))
         if recording and task != recording.task:
             raise PotstillError(f"--data {options.data} is play of {recording.task.id}, or by another protocol")
@@ -135,11 +135,6 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
     Raises:
         PotstillError: its observations or actions are others than the task's.
     """
-    if policy.provenance.get("time_feature"):
-        raise PotstillError(
-            f"{name}: its last input is the episode's remaining time, which RL Zoo's TimeFeatureWrapper adds; {task.id}"
-            " is not played with that wrapper yet"
-        )
     bounds = policy.actions and (policy.actions.low, policy.actions.high)
     if (policy.actions is None) != (task.bounds is None):
         kinds = {True: "discrete", False: "continuous"}
@@ -169,7 +164,7 @@ def new_state(plan: Plan) -> State:
     actions = actions and read_actions(actions, task.num_actions)
     outputs_are = plan.teacher_record["outputs"] if options.loss == "mse" or actions else "logits"
     for index, (name, spec) in enumerate(plan.students.items()):
-        provenance = {
+        provenance: dict[str, Any] = {
             "method": "policy distillation (Rusu et al. 2016)",
             "teacher": plan.teacher_record["name"],
             "teacher_sha256": plan.teacher_record["sha256"],
@@ -179,6 +174,8 @@ def new_state(plan: Plan) -> State:
             "seed": options.seed,
             "potstill": __version__,
         }
+        if task.protocol.time_feature:
+            provenance["time_feature"] = True
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
             policy = Policy.new(

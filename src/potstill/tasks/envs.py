@@ -14,6 +14,7 @@ import numpy as np
 from potstill.tasks.spec import Task, make_gymnasium_env, rom_name
 
 if TYPE_CHECKING:
+    from gymnasium import Env
     from gymnasium.vector import VectorEnv
 
 ATARI_EPISODES_A_SEED = 32
@@ -194,7 +195,8 @@ def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, 
 
     protocol = task.protocol
     if not task.is_atari:
-        return SyncVectorEnv([lambda: make_gymnasium_env(task.id)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+        make = _make_with_time if protocol.time_feature else make_gymnasium_env
+        return SyncVectorEnv([lambda: make(task.id)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
     height, width = protocol.resolution or (84, 84)
     return AtariVectorEnv(
         rom_name(task.id),
@@ -213,3 +215,11 @@ def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, 
         episodic_life=bool(protocol.life_loss),
         reward_clipping=protocol.reward_clip,
     )
+
+
+def _make_with_time(task_id: str) -> "Env[Any, Any]":
+    """An env whose last input falls from 1 to 0 over its time limit."""
+    from gymnasium.wrappers import TimeAwareObservation, TransformObservation
+
+    env = TimeAwareObservation(make_gymnasium_env(task_id), flatten=True, normalize_time=True)
+    return TransformObservation(env, lambda seen: np.append(seen[:-1], 1 - seen[-1]), env.observation_space)

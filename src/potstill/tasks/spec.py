@@ -39,6 +39,8 @@ class Protocol:
     fire_reset: bool | None = None
     life_loss: bool | None = None
     reward_clip: bool = False
+    time_feature: bool | None = None
+    """The last input is the share of the time limit that is left, as RL Zoo's TimeFeatureWrapper adds it."""
 
     def record(self) -> dict[str, Any]:
         """The settings as JSON, those that don't exist for the task left out."""
@@ -97,7 +99,10 @@ class Task:
         if not changed:
             return self
         name = self.protocol.name if changed.keys() <= {"act"} else self.protocol.name.rstrip("*") + "*"
-        return replace(self, protocol=replace(self.protocol, **changed, name=name))
+        changed_task = replace(self, protocol=replace(self.protocol, **changed, name=name))
+        if "time_feature" in changed:
+            changed_task = replace(changed_task, observation_shape=(self.observation_shape[0] + 1,))
+        return changed_task
 
 
 @cache
