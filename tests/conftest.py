@@ -8,9 +8,8 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 # Before potstill is imported: every annotated shape becomes an assertion.
-install_import_hook(
-    ["potstill.losses", "potstill.memory", "potstill.networks.build", "potstill.policy"], "beartype.beartype"
-)
+CHECKED = ("losses", "memory", "networks.build", "networks.foreign", "actions", "policy")
+install_import_hook([f"potstill.{room}" for room in CHECKED], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

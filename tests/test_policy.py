@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
+from potstill.actions import choose
 from potstill.networks import NetworkSpec
-from potstill.policy import choose
 
 
 def test_a_policy_reads_back_what_it_saved(tmp_path):

@@ -1,6 +1,7 @@
 """A policy: a network, what its outputs mean, and the task it plays."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -11,9 +12,20 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
 from potstill import artifact
+from potstill.actions import Actions, choose, read_actions
 from potstill.errors import PotstillError
-from potstill.networks import GsdeHead, NetworkSpec, Normalize, build, num_parameters
-from potstill.networks.build import Network
+from potstill.networks import (
+    Foreign,
+    GsdeHead,
+    Network,
+    NetworkSpec,
+    Normalize,
+    OnArrays,
+    Select,
+    build,
+    num_parameters,
+)
+from potstill.tasks import Task, make_task
 from potstill.tasks.spec import Act
 
 Meaning = Literal["q", "logits", "gaussian"]
@@ -23,47 +35,16 @@ TEMPERATURE: dict[Meaning, float] = {"q": 0.01, "logits": 1.0, "gaussian": 1.0}
 """The distillation temperature that outputs ask for: Q-values are sharpened, the others are a distribution already."""
 LOG_STD = (-20.0, 2.0)
 """Where the logs of standard deviations end, as in Stable-Baselines3's SAC."""
-SAME = 0.05
-"""Share of a continuous action's range within which two count as the same."""
-
 Observations = Shaped[np.ndarray, "batch ..."]
-
-
-@dataclass(frozen=True)
-class Actions:
-    """How a Gaussian policy's outputs become continuous actions."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    squashed: bool
-    """By tanh, then scaled to the bounds (SAC, TD3); otherwise clipped to them (PPO)."""
-
-    def of(self, means: Float[Tensor, "batch actions"]) -> Float[Tensor, "batch actions"]:
-        """Actions from means or samples."""
-        low, high = (torch.tensor(bound, device=means.device) for bound in (self.low, self.high))
-        if self.squashed:
-            return low + (means.tanh() + 1) / 2 * (high - low)
-        return means.clamp(low, high)
-
-    def choose(
-        self, outputs: Float[Tensor, "batch outputs"], epsilon: float, rng: np.random.Generator, act: Act
-    ) -> Float32[np.ndarray, "batch actions"]:
-        """The mean action or one that is drawn; with probability ε one drawn uniformly from the bounds instead."""
-        means, log_stds = outputs.chunk(2, -1)
-        if act == "sample":
-            means = means + log_stds.exp() * torch.as_tensor(rng.normal(size=means.shape), dtype=means.dtype)
-        actions = self.of(means).numpy()
-        explore = rng.random(len(actions)) < epsilon
-        anywhere = rng.uniform(self.low, self.high, actions.shape)
-        return np.where(explore[:, None], anywhere, actions).astype(np.float32)
 
 
 @dataclass
 class Policy:
     """Something that plays: observations in, one output an action (continuous: two a dimension)."""
 
-    network: Network
-    spec: NetworkSpec
+    network: Network | Foreign
+    spec: NetworkSpec | str
+    """Its network's sizes; or, where that is none of ours, what it is: "onnx", "callable", …"""
     outputs_are: Meaning
     observation_shape: tuple[int, ...]
     observation_dtype: Literal["uint8", "float32"]
@@ -73,6 +54,8 @@ class Policy:
     """Where it came from, as JSON."""
     clip: float | None = None
     """Its network begins with `Normalize`, clipped to this; None: it sees observations as they are."""
+    sees: tuple[tuple[int, int], ...] | None = None
+    """Its network begins with `Select`: from where until before where it sees a vector; None: all of it."""
     actions: Actions | None = None
     """Of a Gaussian policy; None: it chooses from `num_actions`."""
 
@@ -84,25 +67,94 @@ class Policy:
         observation_shape: tuple[int, ...],
         observation_dtype: Literal["uint8", "float32"],
         num_actions: int,
+        sees: tuple[tuple[int, int], ...] | None = None,
         **rest: Any,
     ) -> "Policy":
         """A policy with a freshly initialised network."""
-        network = build(spec, observation_shape, num_actions * (2 if outputs_are == "gaussian" else 1))
+        seen = observation_shape if sees is None else (sum(stop - start for start, stop in sees),)
+        network = build(spec, seen, num_actions * (2 if outputs_are == "gaussian" else 1))
         if outputs_are == "gaussian":  # every standard deviation begins at 1
             nn.init.zeros_(network.head.weight[num_actions:])
-        policy = cls(network, spec, outputs_are, observation_shape, observation_dtype, **rest)
-        return policy if policy.clip is None else policy.normalised(policy.clip)
+        policy = cls(network, spec, outputs_are, seen, observation_dtype, **rest)
+        if policy.clip is not None:
+            policy.normalised(policy.clip)
+        return policy if sees is None else policy.seeing(sees, observation_shape)
+
+    @classmethod
+    def from_callable(
+        cls,
+        function: Callable[[Any], Any],
+        task: str | Task,
+        outputs_are: Meaning | None = None,
+        *,
+        kind: str = "callable",
+        num_parameters: int = 0,
+    ) -> "Policy":
+        """Anything that can be called, as a policy: to distil, to evaluate, to compare with.
+
+        It plays in this process, and can't be saved.
+
+        Args:
+            function: takes a batch of observations as the task shows them, (batch, *observation_shape), uint8 frames or
+                float32 vectors: a tensor if it is an `nn.Module`, else a NumPy array. It returns Q-values or logits,
+                (batch, actions); or the actions themselves, integers (batch,); or, where actions are continuous,
+                (batch, dimensions) of them; or means followed by log standard deviations.
+            task: the task, or its id.
+            outputs_are: "q" for Q-values; by default "logits", or "gaussian" where actions are continuous.
+            kind: what to call it in results.
+            num_parameters: of it, if it is no `nn.Module`.
+
+        Raises:
+            PotstillError: the task can't be made, or the function can't be called so.
+        """
+        task = make_task(task) if isinstance(task, str) else task
+        continuous = task.bounds is not None
+        outputs_are = outputs_are or ("gaussian" if continuous else "logits")
+        if (outputs_are == "gaussian") != continuous:
+            kinds = "continuous" if continuous else "discrete"
+            raise PotstillError(f"{kind}: outputs can't be {outputs_are}, {task.id} has {kinds} actions")
+        module = function.eval() if isinstance(function, nn.Module) else OnArrays(function)
+        network = _probed(module, task, kind, num_parameters)
+        actions = task.bounds and Actions(*task.bounds, squashed=False)
+        shape, dtype = task.observation_shape, task.observation_dtype
+        return cls(network, kind, outputs_are, shape, dtype, task.id, {"format": kind}, actions=actions)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its network is of this package: then it can be saved, and sent to other processes."""
+        return isinstance(self.network, Network)
+
+    @property
+    def ours(self) -> Network:
+        """Its network, which must be of this package."""
+        assert isinstance(self.network, Network)
+        return self.network
+
+    def seeing(self, sees: tuple[tuple[int, int], ...], observation_shape: tuple[int, ...]) -> "Policy":
+        """Let it see parts of longer vectors; returns self.
+
+        Raises:
+            PotstillError: the parts aren't as long as what it sees.
+        """
+        if (length := sum(stop - start for start, stop in sees),) != self.observation_shape:
+            raise PotstillError(f"the policy sees {self.observation_shape}, the chosen parts are {length} numbers")
+        if isinstance(self.network, Foreign):
+            self.network.function = nn.Sequential(Select(sees), self.network.function)
+        else:
+            self.network.trunk.insert(0, Select(sees))
+        self.sees, self.observation_shape = sees, observation_shape
+        return self
 
     def normalised(self, clip: float) -> "Policy":
         """Let the network begin with `Normalize`, statistics 0 and 1; returns self."""
-        self.network.trunk.insert(0, Normalize(self.observation_shape[0], clip))
+        self.ours.trunk.insert(0, Normalize(self.observation_shape[0], clip))
         self.clip = clip
         return self
 
     @property
     def num_actions(self) -> int:
         """How many there are to choose from; or, of a continuous action, its dimensions."""
-        return self.network.head.out_features // (1 if self.actions is None else 2)
+        return self.network.num_outputs // (1 if self.actions is None else 2)
 
     @property
     def time_feature(self) -> bool | None:
@@ -121,7 +173,7 @@ class Policy:
     @property
     def device(self) -> str:
         """Where its network is computed: cpu or cuda."""
-        return self.network.head.weight.device.type
+        return next(self.network.parameters(), torch.empty(0)).device.type
 
     def to(self, device: str) -> "Policy":
         """Move the network to a device; returns self."""
@@ -129,12 +181,12 @@ class Policy:
         return self
 
     def in_bfloat16(self) -> "Policy":
-        """A copy that is computed in bfloat16.
+        """A copy that is computed in bfloat16; itself, where its network isn't ours.
 
         For labels that are logits: 1.4 times as fast, and 1e-5 nats from what float32 gives (docs/log.md). Q-values
         near 1 would be wrong by half a nat after division by τ = 0.01.
         """
-        return replace(self, network=copy.deepcopy(self.network).to(torch.bfloat16))
+        return replace(self, network=copy.deepcopy(self.network).to(torch.bfloat16)) if self.is_ours else self
 
     @torch.no_grad()
     def outputs(self, observations: Observations) -> Float[Tensor, "batch actions"]:
@@ -152,7 +204,7 @@ class Policy:
                 f" pass a batch: (N, {', '.join(map(str, self.observation_shape))})"
             )
         inputs = torch.as_tensor(np.asarray(observations, dtype=self.observation_dtype))
-        outputs = self.network(inputs.to(self.network.head.weight.device)).float().cpu()
+        outputs = self.network(inputs.to(self.device)).float().cpu()
         if self.actions is not None:
             outputs[:, self.num_actions :].clamp_(*LOG_STD)
         return outputs
@@ -188,9 +240,7 @@ class Policy:
         """Whether the best actions are the same: continuous ones, within 5 % of their range in every dimension."""
         if self.actions is None:
             return outputs.argmax(-1) == others.argmax(-1)
-        one, other = (self.actions.of(each.chunk(2, -1)[0]) for each in (outputs, others))
-        ranges = torch.tensor(self.actions.high) - torch.tensor(self.actions.low)
-        return ((one - other).abs() <= SAME * ranges.to(one.device)).all(-1)
+        return self.actions.same(outputs, others)
 
     def save(self, path: str | Path) -> None:
         """Write one .safetensors file, atomically.
@@ -206,12 +256,16 @@ class Policy:
             "task": self.task,
             "provenance": self.provenance,
         }
+        if not isinstance(self.network, Network):
+            raise PotstillError(f"cannot write {path}: a policy of kind {self.spec} has no network of ours to save")
         if isinstance(self.network.head, GsdeHead):
             raise PotstillError(f"cannot write {path}: gSDE's standard deviations have no place in such a file")
         if self.actions is not None:
             description["actions"] = asdict(self.actions)
         if self.clip is not None:
             description["normalise"] = {"clip": self.clip}
+        if self.sees is not None:
+            description["sees"] = self.sees
         artifact.write(Path(path), description, dict(self.network.state_dict()))
 
     @classmethod
@@ -266,6 +320,7 @@ class Policy:
         clip = description["normalise"]["clip"] if "normalise" in description else None
         if clip is not None and not (isinstance(clip, int | float) and clip > 0 and len(shape) == 1):
             raise ValueError(f"normalise {str(clip)[:60]}")
+        sees = _read_ranges(description["sees"], shape) if "sees" in description else None
         with torch.device("meta"):
             return cls.new(
                 NetworkSpec.parse(description["network"]),
@@ -273,6 +328,7 @@ class Policy:
                 tuple(shape),
                 dtype,
                 num_actions,
+                sees,
                 task=task,
                 provenance=cast(dict[str, Any], provenance),
                 clip=clip,
@@ -280,28 +336,28 @@ class Policy:
             )
 
 
-def read_actions(described: Any, num_actions: int) -> Actions:
-    """Continuous actions from JSON.
+def _read_ranges(described: Any, shape: list[int]) -> tuple[tuple[int, int], ...]:
+    """Which parts of a vector are seen, from JSON.
 
     Raises:
-        ValueError, TypeError, KeyError: it describes none.
+        ValueError, TypeError: it describes none.
     """
-    low, high = (tuple(float(bound) for bound in described[name]) for name in ("low", "high"))
-    ordered = all(-1e6 <= lowest < highest <= 1e6 for lowest, highest in zip(low, high, strict=False))
-    if not ordered or not len(low) == len(high) == num_actions:
-        raise ValueError("the bounds of its actions")
-    return Actions(low, high, bool(described["squashed"]))
+    ranges = tuple((int(start), int(stop)) for start, stop in described)
+    if not ranges or len(ranges) > 64 or not all(0 <= start < stop <= shape[0] for start, stop in ranges) or shape[1:]:
+        raise ValueError(f"sees {str(described)[:60]}")
+    return ranges
 
 
-def choose(
-    outputs: Float[Tensor, "batch actions"], epsilon: float, rng: np.random.Generator, act: Act = "greedy"
-) -> Int64[np.ndarray, " batch"]:
-    """Actions from outputs: the best or drawn from softmax(outputs); with probability ε a random one instead."""
-    batch, num_actions = outputs.shape
-    if act == "sample":
-        gumbel = torch.as_tensor(rng.gumbel(size=(batch, num_actions)))
-        actions = (outputs + gumbel).argmax(-1).numpy()  # the Gumbel-max trick: a draw from softmax(outputs)
-    else:
-        actions = outputs.argmax(-1).numpy()
-    explore = rng.random(batch) < epsilon
-    return np.where(explore, rng.integers(0, num_actions, batch), actions)
+def _probed(function: nn.Module, task: Task, kind: str, num_parameters: int) -> Foreign:
+    """A function in a network's place, called once with two observations and, if it won't have them, with one."""
+    half_ranges = task.bounds and tuple((high - low) / 2 for low, high in zip(*task.bounds, strict=True))
+    complaints: list[str] = []
+    for batch in (None, 1):
+        network = Foreign(function, task.num_outputs, half_ranges, num_parameters, batch)
+        try:
+            with torch.no_grad():
+                network(torch.zeros(2, *task.observation_shape, dtype=getattr(torch, task.observation_dtype)))
+            return network
+        except Exception as error:  # a stranger's function may raise anything
+            complaints.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    raise PotstillError(f"{kind} can't play {task.id}: given observations of {task.observation_shape}: {complaints[0]}")

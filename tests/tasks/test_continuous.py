@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
+from potstill.actions import Actions
 from potstill.distill.options import Options
 from potstill.distill.plan import plan
 from potstill.distill.run import record, run
 from potstill.networks import NetworkSpec
-from potstill.policy import Actions
 from potstill.tasks import Envs, EpisodeSeeds, make_task
 
 BOUNDS = Actions((-2.0,), (2.0,), squashed=True)

@@ -320,7 +320,7 @@ def learning_rate(update: int, total: int, options: Options) -> float:
 
 def new_student(name: str, policy: Policy, options: Options) -> Student:
     """A student that begins as `policy`."""
-    learner = with_batch_norm(policy.network) if options.batch_norm else copy.deepcopy(policy.network)
+    learner = with_batch_norm(policy.ours) if options.batch_norm else copy.deepcopy(policy.ours)
     parameters = learner.parameters()
     if options.optimizer == "rmsprop":
         return Student(name, policy, learner, torch.optim.RMSprop(parameters, lr=0.0))

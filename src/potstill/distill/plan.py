@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from potstill.actions import read_actions
 from potstill.distill.loop import State, Student, new_student, plays_ahead, rows_until, window
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.distill.recording import MANIFEST, Recording
@@ -16,7 +17,7 @@ from potstill.files import sha256
 from potstill.machine import check_device, has_bf16
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
-from potstill.policy import TEMPERATURE, Meaning, Policy, read_actions
+from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
 from potstill.teachers import load
 from potstill.version import __version__

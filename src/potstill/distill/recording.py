@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from potstill.actions import read_actions
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
-from potstill.policy import TEMPERATURE, read_actions
+from potstill.policy import TEMPERATURE
 from potstill.tasks import Protocol, Task
 
 SCHEMA = 1

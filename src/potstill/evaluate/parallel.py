@@ -58,12 +58,12 @@ def evaluate(
         players: who plays.
         task: what is played.
         seed: of starts and chance. The same seed and threads give the same returns.
-        threads: cores to use; Atari on the CPU takes a process for each.
+        threads: cores to use; Atari on the CPU takes a process for each, where the networks are ours.
         watched: policies asked about each eighth of the first player's states.
     """
-    on_cpu = all(player.policy.device == "cpu" for player in players)
+    can_be_sent = all(player.policy.is_ours and player.policy.device == "cpu" for player in players)
     jobs = [(index, episode) for index, player in enumerate(players) for episode in range(player.episodes)]
-    processes = min(threads, len(jobs)) if task.is_atari and on_cpu else 1
+    processes = min(threads, len(jobs)) if task.is_atari and can_be_sent else 1
     shares = [
         _Share(players, task, jobs[worker::processes], seed, watched or [], threads // processes)
         for worker in range(processes)

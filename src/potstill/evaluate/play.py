@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.networks import NetworkSpec
-from potstill.networks.build import Network
-from potstill.policy import Actions, Policy
+from potstill.actions import Actions
+from potstill.networks import Network, NetworkSpec
+from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task
 from potstill.tasks.spec import Act
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
+from potstill.actions import choose
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay, Sample
 from potstill.memory.priorities import Priorities
 from potstill.networks import scale
-from potstill.networks.build import Network
-from potstill.policy import Policy, choose
+from potstill.policy import Policy
 from potstill.tasks import Envs
 
 UPDATES_AT_A_TIME = 8
@@ -44,7 +44,7 @@ class State:
     memory: Replay
     policy: Policy
     """The network that learns."""
-    target: Network
+    target: nn.Module
     optimizer: torch.optim.Optimizer
     play_rng: np.random.Generator
     sample_rng: np.random.Generator
@@ -212,7 +212,7 @@ def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) ->
     return Batch(observations, first[:, ACTION].long(), returns, next_observations, going * discount**n_step, valid)
 
 
-def _outputs(network: Network, observations: Tensor, bf16: bool) -> Tensor:
+def _outputs(network: nn.Module, observations: Tensor, bf16: bool) -> Tensor:
     if observations.dtype == torch.uint8:
         observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
     with torch.autocast(observations.device.type, torch.bfloat16, enabled=bf16):

@@ -1,13 +1,28 @@
 """What plays: the Nature-CNN family and MLPs, named by a spec string."""
 
-from potstill.networks.build import GsdeHead, Normalize, build, fold_batch_norm, num_parameters, scale, with_batch_norm
+from potstill.networks.build import (
+    GsdeHead,
+    Network,
+    Normalize,
+    Select,
+    build,
+    fold_batch_norm,
+    num_parameters,
+    scale,
+    with_batch_norm,
+)
+from potstill.networks.foreign import Foreign, OnArrays
 from potstill.networks.spec import PAPER, NetworkSpec
 
 __all__ = [
     "PAPER",
+    "Foreign",
     "GsdeHead",
+    "Network",
     "NetworkSpec",
     "Normalize",
+    "OnArrays",
+    "Select",
     "build",
     "fold_batch_norm",
     "num_parameters",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from potstill.errors import PotstillError
+from potstill.networks.foreign import Foreign
 from potstill.networks.spec import NetworkSpec
 
 KERNELS = ((8, 4), (4, 2), (3, 1))
@@ -31,6 +32,21 @@ class Network(nn.Module):
         if observations.dtype == torch.uint8:
             observations = scale(observations, self.head.weight.dtype)
         return self.head(self.trunk(observations))
+
+    @property
+    def num_outputs(self) -> int:
+        return self.head.out_features
+
+
+class Select(nn.Module):
+    """Some of the inputs: what a policy sees of a vector that shows more."""
+
+    def __init__(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.ranges = ranges
+
+    def forward(self, observations: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch seen"]:
+        return torch.cat([observations[:, start:stop] for start, stop in self.ranges], 1)
 
 
 class Normalize(nn.Module):
@@ -141,6 +157,8 @@ def fold_batch_norm(network: Network) -> Network:
 
 def num_parameters(network: nn.Module) -> int:
     """Weights and biases, all of them."""
+    if isinstance(network, Foreign) and network.num_parameters:
+        return network.num_parameters
     return sum(cast(Tensor, parameter).numel() for parameter in network.parameters())
 
 

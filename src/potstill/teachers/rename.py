@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from potstill.actions import Actions
 from potstill.errors import PotstillError
 from potstill.networks import NetworkSpec
 from potstill.networks.spec import Activation
-from potstill.policy import Actions, Meaning, Policy
+from potstill.policy import Meaning, Policy
 
 Shapes = dict[str, tuple[int, ...]]
 

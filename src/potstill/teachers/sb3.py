@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from potstill.actions import Actions, read_actions
 from potstill.errors import PotstillError
 from potstill.networks import GsdeHead
 from potstill.networks.spec import Activation
-from potstill.policy import Actions, Meaning, Policy, read_actions
+from potstill.policy import Meaning, Policy
 from potstill.teachers import rename, vecnormalize
 from potstill.teachers.task_name import task_in_name
 from potstill.teachers.tensors import MAX_WEIGHTS, read_member, state_dict
@@ -31,6 +32,7 @@ HARMLESS = {
     "optimizer_kwargs",
     "ortho_init",
     "device",
+    "full_std",
     "log_std_init",
     "net_arch",
     "n_critics",
@@ -42,7 +44,7 @@ GAUSSIAN_HEAD = "gaussian"
 """Our name for the layer that is made for continuous actions."""
 NO_SPREAD = 0.1
 """The standard deviation of policies without one, before they are squashed: TD3's exploration noise."""
-EXTRACTORS = {"NatureCNN", "FlattenExtractor"}
+EXTRACTORS = {"NatureCNN", "FlattenExtractor", "CombinedExtractor"}
 ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
 
 
@@ -57,7 +59,7 @@ def load(path: Path) -> Policy:
     """
     data = _read_data(path)
     actions_are = _space(path, data, "action_space", ("Discrete", "Box"))
-    _space(path, data, "observation_space", ("Box",))
+    _space(path, data, "observation_space", ("Box", "Dict"))  # a Dict's vectors are seen as one, by order of their keys
     kwargs = data.get("policy_kwargs") or {}
     tensors = tensors_of(path)
     layout = _layout(path, data, tensors)
@@ -134,7 +136,9 @@ def _layout(path: Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> _La
         extractor = "pi_features_extractor" if apart else "features_extractor"
         bodies = ("mlp_extractor.shared_net", "mlp_extractor.policy_net")
         return _Layout(algorithm, "logits", "Tanh", extractor, bodies, "action_net", "log_std")
-    if "ars" in module and (layers := rename.layers("action_net", tensors)):
+    # sb3-contrib's first linear policies were no chain of layers.
+    alone = ["action_net"] if "action_net.weight" in tensors else []
+    if "ars" in module and (layers := rename.layers("action_net", tensors) or alone):
         # LinearPolicy clips, MlpPolicy squashes; which of them it was isn't readable, but its layers are.
         squashed = bool(_attribute(data.get("policy_kwargs"), "squash_output") or len(layers) > 1)
         return _Layout("ARS", "logits", "ReLU", "features_extractor", ("action_net",), layers[-1], squashed=squashed)
@@ -182,14 +186,14 @@ def _with_gaussian_head(path: Path, tensors: dict[str, Tensor], layout: _Layout,
 
 
 def _give_gsde_head(path: Path, policy: Policy, log_std: Tensor, layout: _Layout, kwargs: dict[str, Any]) -> None:
-    linear, num_actions = policy.network.head, policy.num_actions
+    linear, num_actions = policy.ours.head, policy.num_actions
     clip = float(kwargs.get("clip_mean", 2.0)) if layout.head == "actor.mu.0" else math.inf
     if log_std.shape != (linear.in_features, num_actions):
         raise PotstillError(f"{path}: tensor {layout.log_std} is {tuple(log_std.shape)}, not a spread for each feature")
     head = GsdeHead(linear.in_features, num_actions, clip)
     state = {"weight": linear.weight[:num_actions], "bias": linear.bias[:num_actions], "log_std": log_std.float()}
     head.load_state_dict(state)
-    policy.network.head = head.requires_grad_(False)
+    policy.ours.head = head.requires_grad_(False)
 
 
 def _has_time_feature(space: Any) -> bool:
@@ -226,7 +230,7 @@ def _normalised(path: Path, policy: Policy) -> Policy:
             " doesn't belong here"
         )
     policy.normalised(statistics.clip)
-    policy.network.trunk[0].load_state_dict(
+    policy.ours.trunk[0].load_state_dict(
         {"mean": torch.from_numpy(statistics.mean), "std": torch.from_numpy(statistics.std)}
     )
     policy.provenance["observations"] = f"normalised by {found.name}"

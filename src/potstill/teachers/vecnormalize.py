@@ -37,12 +37,19 @@ class VecNormalize:
     clip: float
 
 
+NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
+"""RL Zoo's on disk and on the Hub."""
+
+
 def beside(path: Path) -> Path | None:
-    """The statistics that belong to a zip: in its folder, or in one of its name beside it, as RL Zoo writes them."""
-    for folder in (path.parent, path.parent / path.stem):
-        if (folder / "vecnormalize.pkl").exists():
-            return folder / "vecnormalize.pkl"
-    return None
+    """The statistics that belong to a zip: in its folder, or in one beside it, as RL Zoo writes them.
+
+    RL Zoo names that folder after the task; its best_model.zip shares the statistics with the task's own zip.
+    """
+    folders = [path.parent, path.parent / path.stem]
+    if path.stem == "best_model":
+        folders += sorted(folder for folder in path.parent.iterdir() if folder.is_dir())
+    return next((folder / name for folder in folders for name in NAMES if (folder / name).exists()), None)
 
 
 def read(path: Path) -> VecNormalize | None:
@@ -72,8 +79,9 @@ def _decode(content: bytes) -> VecNormalize | None:
     saved = _Reader(io.BytesIO(content)).load().attributes
     if not saved.get("norm_obs", True):
         return None
-    statistics = saved["obs_rms"].attributes
-    mean, variance = _array(statistics["mean"]), _array(statistics["var"])
+    statistics = saved["obs_rms"]
+    parts = [statistics] if isinstance(statistics, _Record) and not statistics.items else _by_key(saved, statistics)
+    mean, variance = (np.concatenate([_array(part.attributes[name]) for part in parts]) for name in ("mean", "var"))
     epsilon, clip = float(saved["epsilon"]), float(saved["clip_obs"])
     if mean.ndim != 1 or mean.shape != variance.shape or not (variance >= 0).all() or not clip > 0:
         raise ValueError(f"statistics of shape {mean.shape} and {variance.shape}")
@@ -89,13 +97,18 @@ class _Record:
     name: str
     arguments: tuple[Any, ...]
     attributes: Any
+    items: dict[Any, Any]
+    """Of what is a dict."""
 
     def __new__(cls, *arguments: Any) -> "_Record":
         made = object.__new__(cls)
-        made.arguments, made.attributes = arguments, {}
+        made.arguments, made.attributes, made.items = arguments, {}, {}
         return made
 
     def __init__(self, *arguments: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
 
     def __setstate__(self, state: Any) -> None:
         self.attributes = state
@@ -106,6 +119,14 @@ class _Reader(pickle._Unpickler):  # pyright: ignore
 
     def find_class(self, module: str, name: str) -> type[_Record]:
         return type("Named", (_Record,), {"name": f"{module}.{name}"})
+
+
+def _by_key(saved: dict[str, Any], statistics: Any) -> list[_Record]:
+    """Of a Dict's observations: each key's statistics, by order of the keys, as its vectors are seen."""
+    of_keys = statistics.items if isinstance(statistics, _Record) else statistics
+    if not set(saved.get("norm_obs_keys") or of_keys) == of_keys.keys():
+        raise ValueError("only some keys of its observations are normalised")
+    return [of_keys[key] for key in sorted(of_keys)]
 
 
 def _array(record: _Record) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""What plays but is no network of ours: any function of observations, in a network's place."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+SURE = 10.0
+"""The logit of the action that a function chose, where it says no more than that; the others' is 0."""
+SPREAD = 0.1
+"""The standard deviation given to continuous actions that come without one, as a share of half their range."""
+
+
+class OnArrays(nn.Module):
+    """A function of NumPy arrays, given tensors."""
+
+    def __init__(self, function: Callable[[np.ndarray], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, observations: Shaped[Tensor, "batch ..."]) -> Tensor:
+        return torch.as_tensor(self.function(observations.numpy()))
+
+
+class Foreign(nn.Module):
+    """A function from observations, as they are played, to outputs.
+
+    Raises from `forward`: whatever the function raises; ValueError where what it says has another shape.
+    """
+
+    def __init__(
+        self,
+        function: nn.Module,
+        num_outputs: int,
+        half_ranges: tuple[float, ...] | None,
+        num_parameters: int,
+        batch: int | None = None,
+    ) -> None:
+        """Args:
+        function: gives outputs, chosen actions as integers (batch,), or continuous actions without their spread.
+        num_outputs: of a policy for the task.
+        half_ranges: of continuous actions; None: they are discrete.
+        num_parameters: where they are no tensors of PyTorch.
+        batch: the only number of observations that the function takes at a time, if there is one.
+        """
+        super().__init__()
+        self.function, self.num_outputs, self.half_ranges = function, num_outputs, half_ranges
+        self.num_parameters, self.batch = num_parameters, batch
+
+    def forward(self, observations: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
+        if self.batch is None or len(observations) == self.batch:
+            return self._outputs(observations)
+        parts = [self._filled(part) for part in observations.split(self.batch)]
+        return torch.cat([self._outputs(part) for part in parts])[: len(observations)]
+
+    def _filled(self, part: Tensor) -> Tensor:
+        """A last batch with as many observations as the others."""
+        missing = (self.batch or 0) - len(part)
+        return torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
+
+    def _outputs(self, observations: Tensor) -> Tensor:
+        said: Tensor = self.function(observations)
+        batch = len(observations)
+        if self.half_ranges is None and said.shape in ((batch,), (batch, 1)) and not said.is_floating_point():
+            return SURE * nn.functional.one_hot(said.view(batch).long(), self.num_outputs).float()
+        if self.half_ranges is not None and said.shape == (batch, len(self.half_ranges)):
+            log_stds = torch.tensor([math.log(SPREAD * half) for half in self.half_ranges])
+            said = torch.cat([said.float(), log_stds.to(said.device).expand(batch, -1)], 1)
+        if said.shape != (batch, self.num_outputs):
+            raise ValueError(f"{tuple(said.shape)} outputs for {batch} observations, not {self.num_outputs} each")
+        return said.float()
