@@ -66,3 +66,76 @@ def test_the_same_generator_gives_the_same_actions(cartpole_teacher):
 def test_temperature_sharpens_q_values_only(cartpole_teacher):
     assert cartpole_teacher.temperature == 1.0
     assert Policy.new(NetworkSpec.parse("mlp:2"), "q", (4,), "float32", 2).temperature == 0.01
+
+
+def lean(observations):
+    """Pushes toward where CartPole's pole leans and falls."""
+    side = observations @ np.float32([0.1, 0.3, 1.0, 1.0])
+    return np.stack([-side, side], 1)
+
+
+class Lean(torch.nn.Module):
+    def forward(self, observations):
+        return torch.from_numpy(lean(observations.numpy()))
+
+
+@pytest.mark.parametrize("function", [lean, Lean(), lambda seen: lean(seen).argmax(1)])
+def test_anything_that_can_be_called_is_a_policy(function):
+    policy = Policy.from_callable(function, "CartPole-v1")
+    observations = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    np.testing.assert_array_equal(policy.act(observations), lean(observations).argmax(1))
+    assert (policy.num_actions, policy.task, policy.outputs_are, policy.device) == (2, "CartPole-v1", "logits", "cpu")
+
+
+def test_a_callable_of_continuous_actions_plays_within_the_tasks_bounds():
+    policy = Policy.from_callable(lambda seen: 10 * seen[:, :1], "Pendulum-v1")
+    assert policy.act(np.float32([[1, 0, 0], [0.1, 0, 0]])).tolist() == [[2.0], [1.0]]
+
+
+@pytest.mark.parametrize(
+    ("function", "task", "outputs_are", "message"),
+    [
+        (lambda seen: seen, "CartPole-v1", None, r"\(2, 4\) outputs for 2 observations, not 2 each"),
+        (lambda seen: 1 / 0, "CartPole-v1", None, "ZeroDivisionError"),
+        (lambda: None, "CartPole-v1", None, "TypeError"),
+        (lean, "CartPole-v1", "gaussian", "can't be gaussian, CartPole-v1 has discrete actions"),
+        (lean, "Pendulum-v1", "q", "can't be q, Pendulum-v1 has continuous actions"),
+    ],
+)
+def test_what_cannot_be_called_so_is_one_line(function, task, outputs_are, message):
+    with pytest.raises(PotstillError, match=message) as error:
+        Policy.from_callable(function, task, outputs_are)
+    assert "\n" not in str(error.value)
+
+
+def test_a_callable_cannot_be_saved(tmp_path):
+    with pytest.raises(PotstillError, match="no network of ours to save"):
+        Policy.from_callable(lean, "CartPole-v1").save(tmp_path / "p.safetensors")
+
+
+def test_a_policy_that_sees_parts_says_so_in_its_file(tmp_path):
+    policy = Policy.new(
+        NetworkSpec.parse("mlp:8"), "logits", (6,), "float32", 2, sees=((4, 6), (0, 1)), clip=10.0, task="Acrobot-v1"
+    )
+    policy.save(tmp_path / "p.safetensors")
+    again = load(tmp_path / "p.safetensors")
+    observations = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    assert (again.observation_shape, again.sees, again.num_parameters) == (
+        (6,),
+        ((4, 6), (0, 1)),
+        3 * 8 + 8 + 8 * 2 + 2,
+    )
+    assert torch.equal(policy.outputs(observations), again.outputs(observations))
+    observations[:, 1:4] = 0  # what it doesn't see
+    assert torch.equal(policy.outputs(observations), again.outputs(observations))
+
+
+@pytest.mark.parametrize("callable_", [False, True])
+def test_a_policy_made_for_fewer_numbers_is_shown_those(cartpole_teacher, callable_):
+    policy = Policy.from_callable(lean, "CartPole-v1") if callable_ else cartpole_teacher
+    seen = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    expected = policy.outputs(seen)
+    shown = np.concatenate([np.full((5, 3), 9, np.float32), seen], 1)
+    torch.testing.assert_close(policy.seeing(((3, 7),), (7,)).outputs(shown), expected)
+    with pytest.raises(PotstillError, match=r"sees \(7,\), the chosen parts are 2 numbers"):
+        policy.seeing(((0, 2),), (9,))

@@ -1,7 +1,10 @@
+import gymnasium
+import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete
 
 from potstill import PotstillError
-from potstill.tasks import RUSU2016, make_task
+from potstill.tasks import RUSU2016, Envs, EpisodeSeeds, make_task
 
 
 @pytest.mark.parametrize(
@@ -52,9 +55,64 @@ def test_a_changed_protocol_says_so():
         ("", "--task"),
         ("a b c", "--task"),
         ("nothing:Here-v0", "--task nothing:Here-v0"),
+        ("LunarLander-v3?gravity", "'gravity' is no argument"),
+        ("LunarLander-v3?gravity=/etc/passwd", "is no argument"),
+        ("LunarLander-v3?nothing=1", "unexpected keyword argument"),
     ],
 )
 def test_a_task_that_cannot_be_played_is_one_line(task_id, message):
     with pytest.raises(PotstillError, match=message) as error:
         make_task(task_id)
     assert "\n" not in str(error.value)
+
+
+def test_arguments_behind_an_id_reach_the_environment():
+    light, heavy = (
+        Envs(make_task(f"LunarLander-v3?gravity={gravity}"), 1, EpisodeSeeds(0, "training")) for gravity in (-1, -11)
+    )
+    for envs in (light, heavy):
+        for _ in range(30):
+            envs.step(np.zeros(1, np.int64))
+    assert light.observations[0, 3] > heavy.observations[0, 3] + 0.1, "vertical speed"
+
+
+class Reach(gymnasium.Env):
+    """A Dict of vectors, its keys not in the order of the alphabet where they are made."""
+
+    observation_space = Dict({"position": Box(-1, 1, (2,)), "goal": Box(-1, 1, (3,))})
+    action_space = Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return {"position": np.float32([0.1, 0.2]), "goal": np.float32([0.3, 0.4, 0.5])}, {}
+
+
+@pytest.fixture(scope="module")
+def reach() -> str:
+    gymnasium.register("PotstillReach-v0", Reach, max_episode_steps=5)
+    return "PotstillReach-v0"
+
+
+def test_a_dict_of_vectors_is_seen_as_one_with_parts_by_key(reach):
+    task = make_task(reach)
+    assert (task.observation_shape, task.keys) == ((5,), (("goal", 0, 3), ("position", 3, 5)))
+    envs = Envs(task, 1, EpisodeSeeds(0, "training"))
+    np.testing.assert_allclose(envs.observations, [[0.3, 0.4, 0.5, 0.1, 0.2]])
+    assert task.parts("--sees", "position,0:1") == ((3, 5), (0, 1))
+
+
+@pytest.mark.parametrize(("wanted", "parts"), [("0:2", ((0, 2),)), (":2,-1:", ((0, 2), (3, 4))), ("1:99", ((1, 4),))])
+def test_parts_of_a_vector_are_slices(wanted, parts):
+    assert make_task("CartPole-v1").parts("--sees", wanted) == parts
+
+
+@pytest.mark.parametrize("wanted", ["", "speed", "0:2,", "2:2", "3:1", "0:2:1", "1", "9:"])
+def test_parts_that_do_not_exist_are_one_line(wanted):
+    with pytest.raises(PotstillError, match="CartPole-v1 shows 4 numbers, name slices"):
+        make_task("CartPole-v1").parts("--sees", wanted)
+
+
+def test_frames_have_no_parts(reach):
+    with pytest.raises(PotstillError, match="shows frames"):
+        make_task("ALE/Pong-v5").parts("--sees", "0:2")
+    with pytest.raises(PotstillError, match="its keys are goal, position"):
+        make_task(reach).parts("--sees", "speed")

@@ -36,7 +36,7 @@ def write_zip(path):
             "no plain state dict .* is a pickle, which can run code",
         ),
         (lambda p: torch.save({"a": Bomb()}, p, _use_new_zipfile_serialization=False), "is a pickle"),
-        (write_zip, "not Stable-Baselines3's"),
+        (write_zip, "neither Stable-Baselines3's"),
     ],
 )
 def test_what_is_no_policy_runs_nothing_and_is_one_line(tmp_path, monkeypatch, write, message):

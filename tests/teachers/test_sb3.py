@@ -203,7 +203,7 @@ def zip_bomb() -> bytes:
         (lambda p: {"policy_pth": weights({"a": torch.zeros(1).expand(10**6, 10**5)})}, "without the bytes for it"),
         (lambda p: {"policy_pth": weights({"a": torch.zeros(1, dtype=torch.int64)})}, "without the bytes for it"),
         (lambda p: {"policy_pth": zip_bomb()}, "unpacks to 629145600 bytes"),
-        (lambda p: {"policy_pth": None}, r"not Stable-Baselines3's \(no data and policy.pth in it\)"),
+        (lambda p: {"policy_pth": None}, r"neither Stable-Baselines3's \(no data, policy.pth\)"),
         (lambda p: {"data": b"{"}, "its data is not JSON"),
         (lambda p: {"data": b"[" * 100_000}, "its data is not JSON"),
         (lambda p: {"data": b"[]"}, "not what Stable-Baselines3 writes"),

@@ -116,6 +116,10 @@ class Record:
     """The recording's folder; must be empty. Interrupted, it holds the hours that were complete."""
     task: str | None = None
     """What to play; default: what the teacher's file says."""
+    teacher_sees: str | None = None
+    """What the teacher sees of longer vectors or of a Dict of them: keys or slices, as in goal,position or 0:4,6:."""
+    trust: bool = False
+    """The teacher may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     hours: float = 3.0
     """Hours of play; one is 54,000 control steps."""
     envs: int = 60
@@ -218,9 +222,14 @@ class Evaluate:
     """
 
     policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Policy files: students, teachers, anything that `potstill inspect` can read."""
+    """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read."""
     task: str | None = None
     """What to play; default: what the file says."""
+    sees: str | None = None
+    """What the policies see of longer vectors or of a Dict of them, where their files don't say it: keys or slices,
+    as in goal,position or 0:4,6:."""
+    trust: bool = False
+    """The files may be programs (TorchScript, torch.export), and are run: only for files of people you trust."""
     episodes: int = 100
     """How many episodes."""
     starts: Literal["noop"] = "noop"
@@ -258,13 +267,15 @@ class Evaluate:
         check_device(self.device)
         of_task: dict[Task, list[tuple[Path, Policy]]] = {}
         for path in self.policy:
-            policy = load(path).to(self.device)
+            policy = load(path, self.task, self.trust).to(self.device)
             task_id = self.task or policy.task
             if task_id is None:
                 raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
             if self.act == "sample" and policy.outputs_are == "q":
                 raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
             task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
+            if self.sees is not None:
+                policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
             check_plays(policy, task, str(path))
             of_task.setdefault(task, []).append((path, policy))
         records: list[dict[str, Any]] = []
@@ -300,18 +311,23 @@ class Inspect:
     """Say what a policy file is, without running anything in it. Exit status 0 only if it can be loaded."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """The file."""
+    """The file: a path, zoo:pong, or hf://owner/repository[/file]."""
+    task: str | None = None
+    """What it plays: .onnx files and programs aren't read without."""
+    trust: bool = False
+    """It may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     json: bool = False
     """Print one JSON object."""
 
     def run(self, command: list[str]) -> None:
         from potstill.files import sha256
-        from potstill.teachers import load
+        from potstill.teachers import find, load
 
-        policy = load(self.file)
+        path = find(self.file)
+        policy = load(path, self.task, self.trust)
         facts: dict[str, Any] = {
             "file": str(self.file),
-            "sha256": sha256(self.file),
+            "sha256": sha256(path),
             "network": str(policy.spec),
             "parameters": policy.num_parameters,
             "observations": f"{policy.observation_dtype} {list(policy.observation_shape)}",

@@ -18,12 +18,19 @@ class Options:
     """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
     or NAME=NETWORK."""
     teacher: Path | None = None
-    """The policy to distil: a potstill file, a Stable-Baselines3 zip, or a state dict in .safetensors."""
+    """The policy to distil: a potstill file, a Stable-Baselines3 zip, a state dict, an .onnx file, zoo:pong,
+    hf://owner/repository. `potstill inspect` says whether a file is one."""
     data: Path | None = None
     """Learn from play that `potstill record` recorded, instead of playing. With --teacher (the one that played) the
     students are then scored; without it nothing is played at all, and no environment is needed."""
     task: str | None = None
-    """What to play: ALE/Pong-v5, CartPole-v1, … Default: what the teacher's file says."""
+    """What to play: ALE/Pong-v5, CartPole-v1, LunarLander-v3?gravity=-5, … Default: what the teacher's file says."""
+    teacher_sees: str | None = None
+    """What the teacher sees of longer vectors or of a Dict of them: keys or slices, as in goal,position or 0:4,6:."""
+    student_sees: str | None = None
+    """What the students see, likewise. By default both see everything."""
+    trust: bool = False
+    """The teacher may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     loss: Literal["kl", "nll", "mse"] = "kl"
     """kl: match the sharpened distribution; nll: the teacher's best action; mse: its outputs."""
     temperature: float | None = None
@@ -89,10 +96,10 @@ class Options:
         if not 0 <= self.play_epsilon <= 1:
             raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
         _ = self.student_share
-        if self.teacher is None and self.data is None:
-            raise PotstillError("name the policy to distil with --teacher, or recorded play with --data")
         if self.data is not None and self.driver != "teacher":
             raise PotstillError(f"--driver {self.driver}: nobody drives in recorded play; leave out --data or --driver")
+        if self.data is not None and self.teacher_sees is not None:
+            raise PotstillError("--teacher-sees: in recorded play the teacher has seen already; leave it out")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         if self.hours * STEPS_PER_HOUR < 4 * self.envs:

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from potstill.memory import Replay
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
-from potstill.teachers import load
+from potstill.teachers import find, load
 from potstill.version import __version__
 
 
@@ -35,6 +34,8 @@ class Plan:
     recording: Recording | None
     task: Task
     students: dict[str, NetworkSpec]
+    student_sees: tuple[tuple[int, int], ...] | None
+    """Which parts of vectors the students see; None: all."""
     temperature: float
     bf16: bool
     threads: int
@@ -61,8 +62,12 @@ class Plan:
         }
 
 
-def plan(options: Options) -> Plan:
+def plan(options: Options, teacher: Policy | None = None) -> Plan:
     """Resolve the options and check them against the teacher and its task, before any work starts.
+
+    Args:
+        options: of the run.
+        teacher: where it is no file, as of `Policy.from_callable`.
 
     Raises:
         PotstillError: something doesn't fit; the message names it.
@@ -78,30 +83,17 @@ def plan(options: Options) -> Plan:
             raise PotstillError(
                 f"--hours {options.hours}: {options.data} holds {recording.hours:g}; add --hours {recording.hours:g}"
             )
-    teacher = load(options.teacher) if options.teacher else None
-    if teacher and options.teacher:
-        teacher_record = describe(teacher, options.teacher)
-        if recording and teacher_record["sha256"] != recording.teacher["sha256"]:
-            raise PotstillError(f"--teacher {options.teacher} is not the one that played --data {options.data}")
-        task_id = options.task or (recording.task.id if recording else teacher.task)
-        if task_id is None:
-            raise PotstillError(
-                f"{options.teacher} doesn't say what it plays: add --task, for example --task ALE/Pong-v5"
-            )
-        task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
-        check_plays(teacher, task, str(options.teacher))
-        if recording and task != recording.task:
-            raise PotstillError(f"--data {options.data} is play of {recording.task.id}, or by another protocol")
-    else:
-        assert recording is not None, "checked by the options"
-        task, teacher_record = recording.task, recording.teacher
+    teacher, teacher_record, task = _teacher(options, teacher, recording)
     outputs_are: Meaning = teacher_record["outputs"]
     if options.act == "sample" and (outputs_are == "q" or (options.loss == "mse" and outputs_are == "logits")):
         raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
     students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
+    student_sees = None if options.student_sees is None else task.parts("--student-sees", options.student_sees)
     for spec in students.values():
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-            Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_outputs)
+            Policy.new(
+                spec, "logits", task.observation_shape, task.observation_dtype, task.num_outputs, sees=student_sees
+            )
     if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
     bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and has_bf16(options.device))
@@ -112,17 +104,43 @@ def plan(options: Options) -> Plan:
         recording=recording,
         task=task,
         students=students,
+        student_sees=student_sees,
         temperature=options.temperature or TEMPERATURE[outputs_are],
         bf16=bf16,
         threads=options.threads or os.cpu_count() or 1,
     )
 
 
-def describe(teacher: Policy, path: Path) -> dict[str, Any]:
-    """What a result says of a teacher, its score apart."""
+def _teacher(
+    options: Options, teacher: Policy | None, recording: Recording | None
+) -> tuple[Policy | None, dict[str, Any], Task]:
+    """The teacher, what a result says of it, and what it plays."""
+    if teacher is not None:
+        name, record = str(teacher.spec), {"name": str(teacher.spec), "sha256": None}
+    elif options.teacher is not None:
+        name, path = str(options.teacher), find(options.teacher)
+        teacher, record = load(path, options.task, options.trust), {"name": path.stem, "sha256": sha256(path)}
+    elif recording is not None:
+        return None, recording.teacher, recording.task
+    else:
+        raise PotstillError("name the policy to distil with --teacher, or recorded play with --data")
+    if recording and record["sha256"] != recording.teacher["sha256"]:
+        raise PotstillError(f"--teacher {name} is not the one that played --data {options.data}")
+    task_id = options.task or (recording.task.id if recording else teacher.task)
+    if task_id is None:
+        raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
+    if options.teacher_sees is not None:
+        teacher.seeing(task.parts("--teacher-sees", options.teacher_sees), task.observation_shape)
+    check_plays(teacher, task, name)
+    if recording and task != recording.task:
+        raise PotstillError(f"--data {options.data} is play of {recording.task.id}, or by another protocol")
+    return teacher, {**record, **describe(teacher)}, task
+
+
+def describe(teacher: Policy) -> dict[str, Any]:
+    """What a result says of a teacher, its name, checksum and score apart."""
     record: dict[str, Any] = {
-        "name": path.stem,
-        "sha256": sha256(path),
         "network": str(teacher.spec),
         "parameters": teacher.num_parameters,
         "outputs": teacher.outputs_are,
@@ -181,7 +199,7 @@ def new_state(plan: Plan) -> State:
             torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
             policy = Policy.new(
                 spec, outputs_are, task.observation_shape, task.observation_dtype, task.num_actions,
-                task=task.id, provenance=provenance, actions=actions,
+                plan.student_sees, task=task.id, provenance=provenance, actions=actions,
             )  # fmt: skip
         policy.to(options.device)
         students.append(new_student(name, policy, options))

@@ -44,6 +44,7 @@ class Recording:
                 "protocol": task.protocol.record(),
                 "observation_shape": task.observation_shape,
                 "num_actions": task.num_actions,
+                "keys": task.keys,
                 "teacher": self.teacher,
                 "envs": self.envs,
                 "play_epsilon": self.play_epsilon,
@@ -75,9 +76,10 @@ class Recording:
                 actions = read_actions(teacher["actions"], content["num_actions"])
                 bounds = (actions.low, actions.high)
             shape = tuple(content["observation_shape"])
-            task = Task(content["task"], Protocol(**protocol), shape, content["num_actions"], bounds)
+            keys = tuple((str(key), int(start), int(stop)) for key, start, stop in content.get("keys", ()))
+            task = Task(content["task"], Protocol(**protocol), shape, content["num_actions"], bounds, keys)
             shards = cast(list[dict[str, Any]], content["shards"])
-            numbers = (*task.observation_shape, task.num_actions, content["envs"], teacher["parameters"])
+            numbers = (*task.observation_shape, task.num_actions, content["envs"])
             numbers += tuple(shard["rows"] for shard in shards)
             if not all(type(number) is int and 0 < number <= 2**24 for number in numbers):
                 raise ValueError("a size is no number")

@@ -63,7 +63,9 @@ class Foreign(nn.Module):
         return torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
 
     def _outputs(self, observations: Tensor) -> Tensor:
-        said: Tensor = self.function(observations)
+        said: Any = self.function(observations)
+        if not isinstance(said, Tensor):
+            raise TypeError(f"it gives a {type(said).__name__}, not an array")
         batch = len(observations)
         if self.half_ranges is None and said.shape in ((batch,), (batch, 1)) and not said.is_floating_point():
             return SURE * nn.functional.one_hot(said.view(batch).long(), self.num_outputs).float()

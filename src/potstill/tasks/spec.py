@@ -1,6 +1,8 @@
 """A task and the protocol it is played by: every setting named, so that it can be recorded."""
 
 import difflib
+import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +81,33 @@ class Task:
     """How many there are to choose from; or, of a continuous action, its dimensions."""
     bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """The lowest and the highest continuous action; None: actions are discrete."""
+    keys: tuple[tuple[str, int, int], ...] = ()
+    """Of a Dict of observations, which is seen as one vector: each key, from where until before where it lies."""
+
+    def parts(self, flag: str, wanted: str) -> tuple[tuple[int, int], ...]:
+        """Which parts of its vectors are meant: keys of a Dict or slices, as in `goal,observation` or `0:4,6:8`.
+
+        Args:
+            flag: what the user gave them by, for messages.
+            wanted: them.
+
+        Raises:
+            PotstillError: there is no such part.
+        """
+        keys = {key: (start, stop) for key, start, stop in self.keys}
+        parts: list[tuple[int, int]] = []
+        if len(self.observation_shape) != 1:
+            raise PotstillError(f"{flag} {wanted}: {self.id} shows frames, parts are seen of vectors only")
+        for name in wanted.split(","):
+            if name in keys:
+                parts.append(keys[name])
+            elif match := re.fullmatch(r"(-?[0-9]{1,6})?:(-?[0-9]{1,6})?", name):
+                start, stop, _ = slice(*(end and int(end) for end in match.groups())).indices(self.observation_shape[0])
+                parts.append((start, stop))
+        if not parts or len(parts) != wanted.count(",") + 1 or any(start >= stop for start, stop in parts):
+            known = f"its keys are {', '.join(keys)}" if keys else "name slices, as in 0:4 or 0:2,5:"
+            raise PotstillError(f"{flag} {wanted}: {self.id} shows {self.observation_shape[0]} numbers, {known}")
+        return tuple(parts)
 
     @property
     def num_outputs(self) -> int:
@@ -108,6 +137,8 @@ class Task:
 @cache
 def make_task(task_id: str) -> Task:
     """The task of a Gymnasium id: `ALE/Pong-v5` (by ALE's vector env) or any id with vector observations.
+
+    Its arguments, numbers or truth values, may follow an id: `LunarLander-v3?gravity=-5&enable_wind=true`.
 
     Raises:
         PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
@@ -165,17 +196,36 @@ def _quiet_ale() -> Iterator[None]:
 
 
 def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
-    """`gymnasium.make`, with its many errors turned into one line."""
+    """`gymnasium.make` with the arguments in the id, its many errors turned into one line; Dicts as one vector."""
     import gymnasium
+    from gymnasium.wrappers import FlattenObservation
 
+    name, arguments = _arguments(task_id)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its advice about ids and dtypes; what matters comes as an error
-            return gymnasium.make(task_id)
+            env = gymnasium.make(name, **arguments)
+        return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env
     except gymnasium.error.DependencyNotInstalled as error:
         raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:  # TypeError: arguments that it doesn't take
         raise PotstillError(f"--task {task_id}: {' '.join(str(error).split())}") from error
+
+
+def _arguments(task_id: str) -> tuple[str, dict[str, Any]]:
+    """An id and the arguments behind it. A stranger's file may name them, so no strings: some are paths."""
+    name, _, query = task_id.partition("?")
+    arguments: dict[str, Any] = {}
+    for pair in query.split("&") if query else ():
+        argument, _, text = pair.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not argument.isidentifier() or not isinstance(value, int | float):
+            raise PotstillError(f"--task {task_id}: {pair!r} is no argument, as in ?gravity=-5&enable_wind=true")
+        arguments[argument] = value
+    return name, arguments
 
 
 def _gymnasium_task(task_id: str) -> Task:
@@ -183,14 +233,30 @@ def _gymnasium_task(task_id: str) -> Task:
 
     env = make_gymnasium_env(task_id)
     observations, actions = env.observation_space, env.action_space
+    keys = _keys(env.unwrapped.observation_space)
     env.close()
-    if not isinstance(observations, Box) or len(observations.shape) != 1:
-        raise PotstillError(f"--task {task_id} has observations {observations}; only vectors are seen so far")
+    if not isinstance(observations, Box) or len(observations.shape) != 1 or keys is None:
+        shown = observations if keys is not None else env.unwrapped.observation_space
+        raise PotstillError(f"--task {task_id} has observations {shown}; only vectors are seen so far")
     if isinstance(actions, Discrete) and actions.start == 0:
-        return Task(task_id, GYMNASIUM, observations.shape, int(actions.n))
+        return Task(task_id, GYMNASIUM, observations.shape, int(actions.n), keys=keys)
     if isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded():
         low, high = (tuple(map(float, bound)) for bound in (actions.low, actions.high))
-        return Task(task_id, GYMNASIUM, observations.shape, len(low), (low, high))
+        return Task(task_id, GYMNASIUM, observations.shape, len(low), (low, high), keys)
     raise PotstillError(
         f"--task {task_id} has actions {actions}; discrete ones from 0 and bounded vectors are played so far"
     )
+
+
+def _keys(space: "gymnasium.Space[Any]") -> tuple[tuple[str, int, int], ...] | None:
+    """Where each key of a Dict lies in the vector it is seen as; None: something in it is no vector."""
+    from gymnasium.spaces import Box, Dict
+
+    keys: list[tuple[str, int, int]] = []
+    if isinstance(space, Dict):
+        for key, part in space.items():
+            if not isinstance(part, Box) or len(part.shape) != 1:
+                return None
+            start = keys[-1][2] if keys else 0
+            keys.append((key, start, start + part.shape[0]))
+    return tuple(keys)

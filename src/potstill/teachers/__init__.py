@@ -1,5 +1,6 @@
-"""Every way in: our own files, Stable-Baselines3 zips, state dicts in .safetensors. None is unpickled."""
+"""Every way in: files of ours and of others, on the disk, in the zoo or on the Hub. None is unpickled."""
 
 from potstill.teachers.load import load
+from potstill.teachers.names import find
 
-__all__ = ["load"]
+__all__ = ["find", "load"]

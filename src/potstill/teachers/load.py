@@ -6,7 +6,8 @@ from pathlib import Path
 from potstill import artifact
 from potstill.errors import PotstillError
 from potstill.policy import Policy
-from potstill.teachers import sb3, state_dict
+from potstill.teachers import onnx, sb3, state_dict, trusted
+from potstill.teachers.names import find
 from potstill.teachers.tensors import read_file
 from potstill.teachers.tensors import state_dict as read_tensors
 
@@ -14,17 +15,23 @@ OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
 
 
-def load(path: str | Path) -> Policy:
+def load(name: str | Path, task: str | None = None, trust: bool = False) -> Policy:
     """Load a policy: our own .safetensors; a zip of Stable-Baselines3 or sb3-contrib (DQN, QR-DQN, PPO, A2C, TRPO,
-    ARS, SAC, TQC, TD3, DDPG); or a state dict in .safetensors or as `torch.save` writes it (pytorch-a2c-ppo-acktr's
-    names, CleanRL's, Stable-Baselines3's DQN's, a plain chain of Q-value layers).
+    ARS, SAC, TQC, TD3, DDPG); a state dict in .safetensors or as `torch.save` writes it (pytorch-a2c-ppo-acktr's
+    names, CleanRL's, Stable-Baselines3's DQN's, a plain chain of Q-value layers); an .onnx file; with `trust` also
+    TorchScript and torch.export.
 
-    No code in the file is run, and its sizes are checked before memory is taken for them.
+    No code in the file is run unless it is trusted, and its sizes are checked before memory is taken for them.
+
+    Args:
+        name: a path, `zoo:pong`, or `hf://owner/repository[/file]`.
+        task: what it plays, for .onnx and trusted files whose names don't say it.
+        trust: run the program that a TorchScript or torch.export file is.
 
     Raises:
         PotstillError: it is none of these, or can't be loaded safely; the message says what it is.
     """
-    path = Path(path)
+    path = find(name)
     try:
         if path.is_dir():
             raise PotstillError(f"{path} is a folder: name the policy file in it")
@@ -32,8 +39,10 @@ def load(path: str | Path) -> Policy:
             start = file.read(16)
     except OSError as error:
         raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix == ".onnx":
+        return onnx.load(path, task)
     if start.startswith(b"PK"):
-        return _load_zip(path)
+        return _load_zip(path, task, trust)
     if start.startswith(OLD_TORCH):
         return _load_torch(path)
     try:
@@ -54,7 +63,7 @@ def _load_torch(path: Path) -> Policy:
     return state_dict.load(path, {}, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
 
 
-def _load_zip(path: Path) -> Policy:
+def _load_zip(path: Path, task: str | None, trust: bool) -> Policy:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -62,6 +71,8 @@ def _load_zip(path: Path) -> Policy:
         raise PotstillError(f"{path} is a damaged zip ({error})") from error
     if "data" in names and "policy.pth" in names:
         return sb3.load(path)
+    if kind := trusted.kind_of(names):
+        return trusted.load(path, kind, task, trust)
     if any(name.endswith("data.pkl") for name in names):
         return _load_torch(path)
-    raise PotstillError(f"{path} is a zip, but not Stable-Baselines3's (no data and policy.pth in it)")
+    raise PotstillError(f"{path} is a zip, but neither Stable-Baselines3's (no data, policy.pth) nor PyTorch's")

@@ -3,11 +3,17 @@
 import re
 from pathlib import Path
 
+from potstill.errors import PotstillError
+
 NAME = re.compile(r"(?<![A-Za-z0-9])([A-Z][A-Za-z0-9]*-v[0-9]+)(?![A-Za-z0-9])")
 ATARI = re.compile(r"(.+)NoFrameskip-v[04]")
+FOLDERS = 3
+"""How many folders above a file are asked: in the Hub's cache the one with a repository's name is the third."""
 MUJOCO = {"Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
           "Pusher", "Reacher", "Swimmer", "Walker2d"}  # fmt: skip
 RENAMED = {
+    "Ant-v2": "Ant-v4?use_contact_forces=true",
+    "Ant-v3": "Ant-v4?use_contact_forces=true",
     "BipedalWalker-v2": "BipedalWalker-v3",
     "BipedalWalkerHardcore-v2": "BipedalWalkerHardcore-v3",
     "CartPole-v0": "CartPole-v1",
@@ -19,8 +25,8 @@ RENAMED = {
 
 
 def task_in_name(path: Path, provenance: dict[str, object]) -> str | None:
-    """The task in a file's name, or its folder's; what was made of the name is noted in `provenance`."""
-    for name in (path.stem, path.parent.name):
+    """The task in a file's name or a folder's above it; what was made of the name is noted in `provenance`."""
+    for name in (path.stem, *(folder.name for folder in list(path.parents)[:FOLDERS])):
         if found := NAME.search(name):
             task = todays_id(found[1])
             provenance["task"] = f"{found[1]}, by its name" + (f"; played as {task}" if task != found[1] else "")
@@ -28,11 +34,23 @@ def task_in_name(path: Path, provenance: dict[str, object]) -> str | None:
     return None
 
 
+def task_of(path: Path, task_id: str | None, provenance: dict[str, object]) -> str:
+    """The task that the user named, else the one in the file's name: for files that can't be read without.
+
+    Raises:
+        PotstillError: neither says it.
+    """
+    task_id = task_id or task_in_name(path, provenance)
+    if task_id is None:
+        raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    return task_id
+
+
 def todays_id(task_id: str) -> str:
     """Today's id of a task: gym's old ids and Atari's v4 are others now."""
     if atari := ATARI.fullmatch(task_id):
         return f"ALE/{atari[1]}-v5"
     name, _, version = task_id.rpartition("-v")
-    if name in MUJOCO and version in ("1", "2", "3"):
+    if task_id not in RENAMED and name in MUJOCO and version in ("1", "2", "3"):
         return f"{name}-v4"
     return RENAMED.get(task_id, task_id)

@@ -1,0 +1,85 @@
+"""Policies on the Hugging Face Hub, by huggingface_hub (`pip install potstill[hub]`), its cache and offline mode."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+from potstill.errors import PotstillError
+from potstill.teachers import vecnormalize
+from potstill.teachers.tensors import MAX_WEIGHTS
+
+SUFFIXES = {".safetensors", ".zip", ".onnx", ".pth", ".pt", ".pt2", ".cleanrl_model"}
+NO_POLICIES = {"train_eval_metrics.zip"}
+"""What RL Zoo uploads beside a policy."""
+NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<file>.+))?")
+
+
+def download(name: str) -> Path:
+    """The file of `owner/repository[@revision][/file]`, with the statistics and weights that belong to it beside it.
+
+    Without a file's name the repository must hold one policy, or one that is named like the repository.
+
+    Raises:
+        PotstillError: huggingface_hub is missing, the Hub doesn't answer and the cache doesn't have it, the repository
+            or the file doesn't exist, or it is too large.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise PotstillError(
+            f"hf://{name}: the Hub's names look like hf://owner/repository or hf://owner/repository/file"
+        )
+    if find_spec("huggingface_hub") is None:
+        raise PotstillError(f"hf://{name} needs huggingface_hub: pip install 'potstill[hub]'")
+    from huggingface_hub import HfApi, snapshot_download
+
+    repository, revision = match["repository"], match["revision"]
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+        file = _choose(name, match, list(sizes))
+        wanted = [file, *(other for other in sizes if _belongs(other, file))]
+        if (total := sum(sizes[each] for each in wanted)) > MAX_WEIGHTS:
+            raise PotstillError(f"hf://{name}: {file} has {total} bytes, over {MAX_WEIGHTS} are not read")
+        folder = snapshot_download(repository, revision=revision, allow_patterns=wanted)
+    except PotstillError:
+        raise
+    except Exception as error:  # no network, offline mode, no such repository: the cache may have it all the same
+        folder = _cached(repository, revision)
+        if folder is None:
+            raise PotstillError(f"hf://{name}: {' '.join(str(error).split())[:300]}") from error
+        file = _choose(name, match, [str(path.relative_to(folder).as_posix()) for path in Path(folder).rglob("*")])
+    return Path(folder) / file
+
+
+def _cached(repository: str, revision: str | None) -> str | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=["none of them"])
+    except (LocalEntryNotFoundError, ValueError):
+        return None
+
+
+def _choose(name: str, match: re.Match[str], files: list[str]) -> str:
+    if match["file"]:
+        if match["file"] not in files:
+            raise PotstillError(f"hf://{name}: the repository has {_listed(files)}")
+        return match["file"]
+    policies = [f for f in files if PurePosixPath(f).suffix in SUFFIXES and PurePosixPath(f).name not in NO_POLICIES]
+    namesake = [f for f in policies if PurePosixPath(f).stem == match["repository"].partition("/")[2]]
+    for found in (namesake, policies):
+        if len(found) == 1:
+            return found[0]
+    raise PotstillError(f"hf://{name}: name the policy's file, hf://{match['repository']}/FILE, of {_listed(files)}")
+
+
+def _belongs(other: str, file: str) -> bool:
+    """Whether a file is a policy's statistics, or an ONNX file's weights."""
+    path, policy = PurePosixPath(other), PurePosixPath(file)
+    beside = path.name in vecnormalize.NAMES and path.parent in (policy.parent, policy.parent / policy.stem)
+    return beside or (path.parent == policy.parent and other.startswith(f"{file}.data"))
+
+
+def _listed(files: list[str]) -> str:
+    return ", ".join(sorted(files)[:20])[:500] or "no files"

@@ -1,0 +1,87 @@
+"""ONNX files, computed by onnxruntime (`pip install potstill[onnx]`)."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from potstill.errors import PotstillError
+from potstill.policy import Policy
+from potstill.tasks import make_task
+from potstill.teachers import onnx_trial
+from potstill.teachers.outputs import choose_output
+from potstill.teachers.task_name import task_of
+from potstill.teachers.tensors import MAX_WEIGHTS
+
+TIMEOUT = 180
+"""Seconds for the trial, its imports included."""
+
+
+class Session(nn.Module):
+    """One output of an ONNX graph."""
+
+    def __init__(self, session: Any, input_name: str, dtype: str, output: str) -> None:
+        super().__init__()
+        self.session, self.input_name, self.dtype, self.output = session, input_name, dtype, output
+
+    def forward(self, observations: Tensor) -> Tensor:
+        given = observations.numpy().astype(self.dtype, copy=False)
+        (said,) = self.session.run([self.output], {self.input_name: given})
+        return torch.as_tensor(said)
+
+
+def load(path: Path, task_id: str | None) -> Policy:
+    """The policy of an ONNX file: one input, the observations as the task shows them (frames from 0 to 255).
+
+    Its output is the one named like logits, Q-values, means or actions, else the first: see `Policy.from_callable` for
+    what it may be. Weights may lie in a file beside it. A dimension of observations that it leaves open is the task's.
+
+    Raises:
+        PotstillError: onnxruntime is missing, or refuses the file; it needs too much memory or time; or it is no policy
+            for the task.
+    """
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise PotstillError(f"{path} needs {' and '.join(missing)}: pip install 'potstill[onnx]'")
+    if path.stat().st_size > MAX_WEIGHTS:
+        raise PotstillError(f"{path} has over {MAX_WEIGHTS} bytes and is not read")
+    provenance: dict[str, object] = {"format": "onnx"}
+    task = make_task(task_of(path, task_id, provenance))
+    found = _try_out(path, task.observation_shape)
+    output, outputs_are = choose_output(found["outputs"], task)
+    if tuple(found["shape"]) != task.observation_shape:
+        seen = tuple(found["shape"])
+        raise PotstillError(
+            f"{path} sees {seen}, {task.id} shows {task.observation_shape}: name its own task with --task"
+        )
+    import onnxruntime
+
+    session = onnx_trial.make_session(onnxruntime, str(path))
+    network = Session(session, found["input"], found["dtype"], output)
+    policy = Policy.from_callable(network, task, outputs_are, kind="onnx", num_parameters=found["parameters"])
+    policy.provenance |= provenance | {"output": f"{output}, taken for {outputs_are}"}
+    return policy
+
+
+def _try_out(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
+    # -P: a script's folder, where this module is called onnx, is not searched for the library.
+    command = [sys.executable, "-P", onnx_trial.__file__, str(path), json.dumps(shape)]
+    try:
+        trial = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise PotstillError(f"{path} takes over {TIMEOUT} s for two observations and is not played") from None
+    if trial.returncode == 0:
+        return json.loads(trial.stdout)
+    if trial.returncode < 0:
+        reason = f"a first run of it was ended by signal {-trial.returncode}"
+    else:
+        said = trial.stderr.strip().splitlines()
+        reason = said[-1][:300] if said else f"status {trial.returncode}"
+        if "MemoryError" in reason or "alloc" in reason.lower():
+            reason = f"it takes over {onnx_trial.MEMORY >> 20} MB for two observations"
+    raise PotstillError(f"{path} can't be played as an ONNX file: {reason}")

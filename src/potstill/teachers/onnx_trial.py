@@ -1,0 +1,73 @@
+"""A first run of an ONNX file, in a process of its own with little memory and little time.
+
+A graph can ask for any amount of either, and a damaged one can crash the library that reads it. What survives this is
+then loaded. Run as a script: `onnx_trial.py FILE SHAPE`, SHAPE the observation's as JSON; says what it found as JSON.
+"""
+
+import json
+import math
+import sys
+from typing import Any
+
+MEMORY = 2**30
+"""Bytes beyond what the process has before it reads the file (Linux)."""
+SECONDS = 60
+"""Of processor time (Linux)."""
+FLOATS = (1, 10, 11, 16)
+"""ONNX's numbers for float32, float16, float64 and bfloat16."""
+BATCH = 2
+"""Observations given, where a file doesn't fix how many."""
+DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
+
+
+def main() -> None:
+    """Say what the graph's input is, which outputs it gives for one batch, and how many parameters it has."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    path, shape = sys.argv[1], json.loads(sys.argv[2])
+    _limit()
+    model = onnx.load(path, load_external_data=False)
+    parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in FLOATS)
+    session = make_session(onnxruntime, path)
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        sys.exit(f"it has {len(inputs)} inputs ({', '.join(i.name for i in inputs)[:200]}), not observations alone")
+    name, (batch, *seen) = inputs[0].name, inputs[0].shape or [None]
+    # A dimension that it leaves open is the task's.
+    seen = [side if isinstance(side, int) else expected for side, expected in zip(seen, shape, strict=False)]
+    if not seen or not all(0 < side <= 4096 for side in seen):
+        sys.exit(f"its input {name[:60]} of shape {str(inputs[0].shape)[:100]} is no batch of observations")
+    if inputs[0].type not in DTYPES:
+        sys.exit(f"its input is of type {inputs[0].type[:60]}, not of float, double or uint8")
+    dtype = DTYPES[inputs[0].type]
+    observations = np.zeros((batch if isinstance(batch, int) else BATCH, *seen), dtype)
+    outputs = [output.name for output in session.get_outputs()]
+    session.run(outputs, {name: observations})
+    found = {"input": name, "dtype": dtype, "shape": seen, "outputs": outputs, "parameters": parameters}
+    sys.stdout.write(json.dumps(found))
+
+
+def make_session(onnxruntime: Any, path: str) -> Any:
+    """A session on one thread that doesn't spin, for threads that share the work between them."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _limit() -> None:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with open("/proc/self/statm") as statm:
+        limit = int(statm.read().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""ONNX files: computed as onnxruntime computes them, refused in one line, whatever they ask for."""
+
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from potstill import PotstillError, load
+
+RNG = np.random.default_rng(0)
+WEIGHT, BIAS = RNG.normal(size=(4, 2)).astype(np.float32), np.float32([0.5, -0.5])
+OBSERVATIONS = RNG.normal(size=(7, 4)).astype(np.float32)
+
+
+def write(
+    path: Path, nodes: list, shape: tuple, outputs: tuple[str, ...] = ("logits",), external: bool = False, **constants
+) -> Path:
+    """A graph of one input, `seen`."""
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("seen", TensorProto.FLOAT, shape)],
+        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    extra = {"save_as_external_data": True, "location": path.name + ".data", "size_threshold": 0} if external else {}
+    onnx.save(model, path, **extra)
+    return path
+
+
+def linear(path: Path, batch: int | str = "batch", output: str = "logits", **rest) -> Path:
+    nodes = [helper.make_node("Gemm", ["seen", "weight", "bias"], [output])]
+    return write(path, nodes, (batch, 4), (output,), weight=WEIGHT, bias=BIAS, **rest)
+
+
+@pytest.mark.parametrize("batch", ["batch", 1])
+@pytest.mark.parametrize("external", [False, True])
+def test_outputs_are_the_graphs(tmp_path, batch, external):
+    policy = load(linear(tmp_path / "CartPole-v1.onnx", batch, external=external))
+    np.testing.assert_allclose(policy.outputs(OBSERVATIONS), OBSERVATIONS @ WEIGHT + BIAS, rtol=1e-5)
+    assert (policy.num_parameters, policy.task, str(policy.spec)) == (10, "CartPole-v1", "onnx")
+
+
+@pytest.mark.parametrize(("output", "meaning"), [("q_values", "q"), ("logits", "logits"), ("output", "logits")])
+def test_an_outputs_name_says_what_it_means(tmp_path, output, meaning):
+    policy = load(linear(tmp_path / "a.onnx", output=output), task="CartPole-v1")
+    assert policy.outputs_are == meaning
+    assert policy.provenance["output"] == f"{output}, taken for {meaning}"
+
+
+def test_the_output_is_found_among_others_and_chosen_actions_are_sure(tmp_path):
+    nodes = [
+        helper.make_node("Gemm", ["seen", "weight", "bias"], ["value"]),
+        helper.make_node("ArgMax", ["value"], ["actions"], axis=1, keepdims=0),
+    ]
+    path = write(tmp_path / "a.onnx", nodes, ("batch", 4), ("value", "actions"), weight=WEIGHT, bias=BIAS)
+    policy = load(path, task="CartPole-v1")
+    np.testing.assert_array_equal(policy.act(OBSERVATIONS), (OBSERVATIONS @ WEIGHT + BIAS).argmax(1))
+    assert set(policy.outputs(OBSERVATIONS).flatten().tolist()) == {0.0, 10.0}
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+def test_an_export_by_stable_baselines3s_own_recipe_plays_as_it_does(tmp_path, algorithm):
+    import stable_baselines3
+
+    model = getattr(stable_baselines3, algorithm)("MlpPolicy", "CartPole-v1", device="cpu")
+
+    class Exported(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.policy = model.policy
+
+        def forward(self, observation):
+            return self.policy(observation, deterministic=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's advice to use its newer exporter
+        torch.onnx.export(
+            Exported(), (torch.zeros(1, 4),), tmp_path / "ppo-CartPole-v1.onnx", input_names=["input"], dynamo=False
+        )
+    observations = (3 * RNG.normal(size=(50, 4))).astype(np.float32)
+    actions, _ = model.predict(observations, deterministic=True)
+    np.testing.assert_array_equal(load(tmp_path / "ppo-CartPole-v1.onnx").act(observations), actions)
+
+
+def test_continuous_actions_get_a_spread(tmp_path):
+    nodes = [helper.make_node("MatMul", ["seen", "weight"], ["mean"])]
+    path = write(tmp_path / "a.onnx", nodes, ("batch", 3), ("mean",), weight=WEIGHT[:3, :1])
+    policy = load(path, task="Pendulum-v1")
+    seen = OBSERVATIONS[:, :3]
+    np.testing.assert_allclose(policy.act(seen), (seen @ WEIGHT[:3, :1]).clip(-2, 2), rtol=1e-5)
+    np.testing.assert_allclose(policy.outputs(seen)[:, 1].exp(), 0.2, rtol=1e-5)
+
+
+def test_float_frames_are_given_from_0_to_255(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMax", ["seen"], ["brightest"], axes=[2, 3], keepdims=0),
+        helper.make_node("Concat", ["brightest", "none"], ["logits"], axis=1),
+    ]
+    path = write(tmp_path / "a.onnx", nodes, (1, 4, "height", "width"), none=np.zeros((1, 2), np.float32))
+    frames = np.full((3, 4, 84, 84), 255, np.uint8)
+    np.testing.assert_array_equal(load(path, task="ALE/Pong-v5").outputs(frames), [[255.0] * 4 + [0.0] * 2] * 3)
+
+
+def test_a_file_that_does_not_say_what_it_plays_asks_for_the_task(tmp_path):
+    with pytest.raises(PotstillError, match="add --task"):
+        load(linear(tmp_path / "a.onnx"))
+
+
+def bomb(path: Path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["seen", "sum"], ["logits"]),
+    ]
+    write(path, nodes, ("batch", 4), size=np.int64([2**40]))
+
+
+def outside(path: Path) -> None:
+    """Weights in a file of somebody else's folder."""
+    linear(path, external=True)
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = "../../secret"
+    (path.parent.parent / "secret").write_bytes(bytes(32))
+    onnx.save(model, path)
+
+
+WRONG = {
+    "empty": (lambda path: path.write_bytes(b""), "can't be played as an ONNX file"),
+    "text": (lambda path: path.write_text("hello"), "can't be played as an ONNX file"),
+    "bomb": (bomb, "it takes over 1024 MB"),
+    "outside its folder": (outside, "can't be played as an ONNX file"),
+    "weights missing": (
+        lambda path: Path(f"{linear(path, external=True)}.data").unlink(),
+        "can't be played as an ONNX file",
+    ),
+    "another task's": (
+        lambda path: write(path, [helper.make_node("Relu", ["seen"], ["logits"])], (1, 6)),
+        r"sees \(6,\), CartPole-v1 shows \(4,\)",
+    ),
+    "too many outputs": (
+        lambda path: write(path, [helper.make_node("Relu", ["seen"], ["logits"])], ("batch", 4)),
+        r"\(2, 4\) outputs for 2 observations, not 2 each",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_played_is_one_line(tmp_path, case):
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "CartPole-v1.onnx"
+    spoil, message = WRONG[case]
+    spoil(path)
+    with pytest.raises(PotstillError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_mutated_files_are_loaded_or_refused_in_one_line(tmp_path):
+    content, chance = linear(tmp_path / "good.onnx").read_bytes(), random.Random(0)
+    path, refused = tmp_path / "CartPole-v1.onnx", 0
+    for _ in range(60):
+        mutated = bytearray(content)
+        for _ in range(chance.choice((1, 4, 16))):
+            mutated[chance.randrange(len(mutated))] = chance.randrange(256)
+        path.write_bytes(mutated)
+        try:
+            load(path)
+        except PotstillError as error:
+            refused += 1
+            if "\n" in str(error):
+                pytest.fail(str(error))
+    assert refused > 20
