@@ -20,14 +20,17 @@ SCHEMA = 1
 """Of config.json and result.json."""
 
 
-def open_run(out: Path, resume: bool, command: list[str], record: dict[str, Any]) -> None:
+def open_run(
+    out: Path, resume: bool, command: list[str], record: dict[str, Any], may_differ: tuple[str, ...] = ("teacher",)
+) -> None:
     """Begin a run, or check that it is this one that is gone on with.
 
     Args:
         out: its folder.
         resume: go on.
         command: what was typed.
-        record: all that decides what is computed. "teacher" is where a file lies, and may change.
+        record: all that decides what is computed.
+        may_differ: what of it may be another from now on: where the teacher's file lies, or the machine.
 
     Raises:
         PotstillError: `out` holds something else, or was begun with other options.
@@ -40,15 +43,17 @@ def open_run(out: Path, resume: bool, command: list[str], record: dict[str, Any]
         return
     if not config.exists():
         raise PotstillError(f"--resume: there is no run in {out}; leave --resume out to start one")
-    before = read_json(config)
-    before = before.get("run", {}) if isinstance(before, dict) else {}
+    begun = read_json(config)
+    before = begun.get("run", {}) if isinstance(begun, dict) else {}
     now = json.loads(json.dumps(record))
     for key in {**before, **now}:
-        if key != "teacher" and before.get(key) != now.get(key):
+        if key not in may_differ and before.get(key) != now.get(key):
             raise PotstillError(
                 f"--resume: {out} was begun with {key.replace('_', '-')} {before.get(key)}, not {now.get(key)};"
                 " repeat its options, or choose another --out"
             )
+    if before != now:
+        write_json(config, {**begun, "run": record})
 
 
 @contextmanager

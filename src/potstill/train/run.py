@@ -29,6 +29,8 @@ from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
 from potstill.train import checkpoint
 from potstill.version import __version__
 
+OF_THE_MACHINE = ("device", "precision", "threads")
+"""Options that may be others where the portable checkpoint is gone on from."""
 LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
 
@@ -97,13 +99,15 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         PotstillError: `out` holds another run, or can't be written.
     """
     begun, options = time.perf_counter(), plan.options
-    open_run(out, resume, command, plan.record())
-    state, curve, before = _fresh(plan), list[dict[str, Any]](), 0.0
     folder, portable = out / "checkpoint", out / "portable.safetensors"
-    if resume and (folder / checkpoint.STATE).exists():
+    exactly = (folder / checkpoint.STATE).exists()
+    elsewhere = resume and portable.exists() and not exactly
+    open_run(out, resume, command, plan.record(), OF_THE_MACHINE if elsewhere else ())
+    state, curve, before = _fresh(plan), list[dict[str, Any]](), 0.0
+    if resume and exactly:
         saved = checkpoint.load(folder, state)
         curve, before = saved["curve"], saved["total"]
-    elif resume and portable.exists():
+    elif elsewhere:
         shutil.rmtree(folder, ignore_errors=True)  # a killed run's, without its last file
         saved = checkpoint.load_portable(portable, state)
         curve, before = saved["curve"], saved["total"]
