@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/.installed  ## distil the bundled Pong player; minutes on two cores
 	$(BIN)/potstill demo
 
+# A process a core, a file at a time; threads that wait for work don't spin on the cores of the other tests.
 test: check  ## everything a pull request needs
-	$(BIN)/pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n auto --dist loadfile
 
 check: .venv/.installed-dev  ## style, types, import rules
 	$(BIN)/ruff check .

@@ -29,11 +29,11 @@ class Trunk(BaseFeaturesExtractor):
         return self.trunk(observations)
 
 
-def make_env(task: str, vec_env: type) -> VecFrameStack:
-    """Sixteen games under the protocol that Potstill plays by."""
+def make_env(task: str, vec_env: type, num_envs: int = 16) -> VecFrameStack:
+    """Games under the protocol that Potstill plays by."""
     wrappers = {"terminal_on_life_loss": False, "clip_reward": False}
     make = partial(_make_game, task)
-    return VecFrameStack(make_atari_env(make, n_envs=16, seed=0, vec_env_cls=vec_env, wrapper_kwargs=wrappers), 4)
+    return VecFrameStack(make_atari_env(make, n_envs=num_envs, seed=0, vec_env_cls=vec_env, wrapper_kwargs=wrappers), 4)
 
 
 def make_teacher(teacher: Policy, env: VecFrameStack) -> PPO:

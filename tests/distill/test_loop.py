@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,3 +159,40 @@ def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teac
     cartpole_teacher.save(tmp_path / "q.safetensors")
     with pytest.raises(PotstillError, match="Q-values are no distribution"):
         plan(Options(("mlp:8",), tmp_path / "q.safetensors", act="sample"))
+
+
+def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
+    teacher = Policy.from_callable(
+        lambda seen: (seen @ np.float32([0.1, 0.3, 1.0, 1.0]) > 0).astype(np.int64), "CartPole-v1"
+    )
+    planned = plan(Options(("mlp:8",), hours=0.5, **{**SMALL, "episodes": 10}), teacher)
+    for _ in run(planned, tmp_path / "run", False, ["python"]):
+        pass
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["students"][0]["tasks"][0]["normalised"]["mean"] > 0.95
+    assert (result["teachers"][0]["name"], result["teachers"][0]["sha256"]) == ("callable", None)
+
+
+def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
+    options = Options(
+        ("mlp:16",), cartpole_file, hours=0.5, teacher_sees="0:4", student_sees="2:", **{**SMALL, "episodes": 10}
+    )
+    result = finish(options, tmp_path / "run")
+    student = load(tmp_path / "run" / "students" / "mlp_16.safetensors")
+    assert (student.sees, student.observation_shape) == (((2, 4),), (4,))
+    assert student.num_parameters == 2 * 16 + 16 + 16 * 2 + 2
+    assert result["students"][0]["tasks"][0]["normalised"]["mean"] > 0.3, "the pole is enough to balance it for a while"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher_sees": "0:2"}, r"sees \(4,\), the chosen parts are 2 numbers"),
+        ({"teacher_sees": "goal"}, "--teacher-sees goal: CartPole-v1 shows 4 numbers"),
+        ({"student_sees": "goal"}, "--student-sees goal: CartPole-v1 shows 4 numbers"),
+        ({"teacher_sees": "0:4", "data": Path("data")}, "--teacher-sees: in recorded play"),
+    ],
+)
+def test_parts_that_do_not_fit_are_one_line(cartpole_file, changes, message):
+    with pytest.raises(PotstillError, match=message):
+        plan(Options(("mlp:8",), cartpole_file, **changes))

@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     from sb3_contrib import ARS, QRDQN, TRPO
     from stable_baselines3 import A2C, DQN, PPO
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 
 class FramesEnv(gymnasium.Env):
@@ -144,6 +145,44 @@ def test_what_cannot_be_loaded_yet_is_refused_by_name(name, message, teachers_fo
     with pytest.raises(PotstillError, match=message) as error:
         load(teachers_folder / name)
     assert "\n" not in str(error.value)
+
+
+class ReachEnv(gymnasium.Env):
+    """Observations by name, as of robots that reach for a goal."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"position": gymnasium.spaces.Box(-1, 1, (2,)), "goal": gymnasium.spaces.Box(-1, 1, (3,))}
+    )
+    action_space = gymnasium.spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def test_a_dict_of_observations_is_seen_as_one_vector_by_order_of_its_keys(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = VecNormalize(DummyVecEnv([ReachEnv]))
+        model = PPO("MultiInputPolicy", env, n_steps=64, batch_size=64, n_epochs=1, seed=0, device="cpu").learn(128)
+    model.save(tmp_path / "model.zip")
+    env.save(str(tmp_path / "vec_normalize.pkl"))
+    policy = load(tmp_path / "model.zip")
+    rng = np.random.default_rng(0)
+    seen = {"goal": rng.normal(size=(9, 3)).astype(np.float32), "position": rng.normal(size=(9, 2)).astype(np.float32)}
+    ours = policy.outputs(np.concatenate([seen["goal"], seen["position"]], 1))
+    torch.testing.assert_close(ours.log_softmax(-1), sb3_outputs(model, env.normalize_obs(seen)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_linear_ars_policies_are_read_too(tmp_path):
+    model = save("ars-linear", tmp_path / "new.zip")
+    tensors = {name.replace(".0.", "."): tensor for name, tensor in model.policy.state_dict().items()}
+    assert list(tensors) == ["action_net.weight"]
+    path = repack(tmp_path / "new.zip", tmp_path / "old.zip", policy_pth=weights(tensors))
+    observations = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    assert torch.equal(load(path).outputs(observations), load(tmp_path / "new.zip").outputs(observations))
 
 
 def repack(source: Path, target: Path, **members: bytes | None) -> Path:

@@ -14,11 +14,14 @@ from potstill.teachers.task_name import task_in_name
         ("ppo-LunarLander-v2.zip", "LunarLander-v3", "LunarLander-v2, by its name; played as LunarLander-v3"),
         ("HalfCheetah-v3_1/best_model.zip", "HalfCheetah-v4", "HalfCheetah-v3, by its name; played as HalfCheetah-v4"),
         ("PongNoFrameskip-v4.zip", "ALE/Pong-v5", "PongNoFrameskip-v4, by its name; played as ALE/Pong-v5"),
+        ("Ant-v3.zip", "Ant-v4?use_contact_forces=true",
+         "Ant-v3, by its name; played as Ant-v4?use_contact_forces=true"),
+        ("models--sb3--dqn-CartPole-v1/snapshots/abc/model.zip", "CartPole-v1", "CartPole-v1, by its name"),
         ("Walker2d-v5.zip", "Walker2d-v5", "Walker2d-v5, by its name"),
         ("model.zip", None, None),
         ("mycartpole-v1.zip", None, None),
     ],
-)
+)  # fmt: skip
 def test_a_name_says_what_is_played_and_what_was_made_of_it_is_noted(path, task, note):
     provenance: dict[str, object] = {}
     assert task_in_name(Path("files") / path.replace("_1/", "/"), provenance) == task

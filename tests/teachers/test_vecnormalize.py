@@ -60,6 +60,9 @@ def test_statistics_are_found_in_the_folder_that_rl_zoo_makes(normalised, tmp_pa
     (tmp_path / "Acrobot-v1").mkdir()
     (tmp_path / "Acrobot-v1" / "vecnormalize.pkl").write_bytes((normalised[0].parent / "vecnormalize.pkl").read_bytes())
     assert potstill.load(path).clip == 2.0
+    best = tmp_path / "best_model.zip"
+    best.write_bytes(path.read_bytes())
+    assert potstill.load(best).clip == 2.0, "it shares them with the task's own zip"
 
 
 def test_statistics_where_only_rewards_were_normalised_are_none(tmp_path):

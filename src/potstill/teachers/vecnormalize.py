@@ -19,7 +19,7 @@ from potstill.errors import PotstillError
 MAX_BYTES = 2**20
 OPCODES = {
     "APPEND", "APPENDS", "BINBYTES", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPUT", "BINUNICODE",
-    "BUILD", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "FRAME", "GLOBAL", "LIST", "LONG1", "LONG_BINGET",
+    "ADDITEMS", "BUILD", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET", "EMPTY_TUPLE", "FRAME", "GLOBAL", "LIST", "LONG1", "LONG_BINGET",
     "LONG_BINPUT", "MARK", "MEMOIZE", "NEWFALSE", "NEWOBJ", "NEWTRUE", "NONE", "POP", "POP_MARK", "PROTO", "REDUCE",
     "SETITEM", "SETITEMS", "SHORT_BINBYTES", "SHORT_BINUNICODE", "STACK_GLOBAL", "STOP", "TUPLE", "TUPLE1", "TUPLE2",
     "TUPLE3",
@@ -80,7 +80,9 @@ def _decode(content: bytes) -> VecNormalize | None:
     if not saved.get("norm_obs", True):
         return None
     statistics = saved["obs_rms"]
-    parts = [statistics] if isinstance(statistics, _Record) and not statistics.items else _by_key(saved, statistics)
+    of_keys = statistics.items if isinstance(statistics, _Record) else statistics  # of a Dict's observations
+    # In the order in which its vectors are seen as one; those of keys that weren't normalised are missing, and missed.
+    parts = [of_keys[key] for key in sorted(of_keys)] or [statistics]
     mean, variance = (np.concatenate([_array(part.attributes[name]) for part in parts]) for name in ("mean", "var"))
     epsilon, clip = float(saved["epsilon"]), float(saved["clip_obs"])
     if mean.ndim != 1 or mean.shape != variance.shape or not (variance >= 0).all() or not clip > 0:
@@ -119,14 +121,6 @@ class _Reader(pickle._Unpickler):  # pyright: ignore
 
     def find_class(self, module: str, name: str) -> type[_Record]:
         return type("Named", (_Record,), {"name": f"{module}.{name}"})
-
-
-def _by_key(saved: dict[str, Any], statistics: Any) -> list[_Record]:
-    """Of a Dict's observations: each key's statistics, by order of the keys, as its vectors are seen."""
-    of_keys = statistics.items if isinstance(statistics, _Record) else statistics
-    if not set(saved.get("norm_obs_keys") or of_keys) == of_keys.keys():
-        raise ValueError("only some keys of its observations are normalised")
-    return [of_keys[key] for key in sorted(of_keys)]
 
 
 def _array(record: _Record) -> np.ndarray:
