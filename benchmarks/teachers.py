@@ -8,8 +8,10 @@ printed too. Files whose task isn't installed are only read.
 """
 
 import argparse
+import importlib
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,9 @@ from potstill.teachers import vecnormalize
 
 STATES = 500
 SEED = 1000
+# Old statistics are pickles of gym's spaces; Gymnasium's are the same.
+for name in ("", ".spaces", ".spaces.box", ".spaces.discrete", ".spaces.dict", ".spaces.space"):
+    sys.modules["gym" + name] = importlib.import_module("gymnasium" + name)
 
 
 def make_env(task: Task) -> gymnasium.Env[Any, Any]:

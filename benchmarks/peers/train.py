@@ -1,9 +1,9 @@
 """Control steps a second of Stable-Baselines3's DQN and of `potstill train`, in turns, at equal samples learnt a step.
 
-The same network, task, cores and number of samples learnt for each step played. Stable-Baselines3 as its zoo trains
-Atari: 8 environments in its own wrappers, minibatches of 32, one gradient step for each 4 steps played; and with
-potstill's 32 environments and minibatches of 256, where it is faster. The rate is that of learning under way, without
-the steps before.
+The same network, task, cores, target (single Q-learning) and number of samples learnt for each step played.
+Stable-Baselines3 as its zoo trains Atari: 8 environments in its own wrappers, minibatches of 32, one gradient step for
+each 4 steps played; and with potstill's 32 environments and minibatches of 256, where that is faster. The rate is that
+of learning under way.
 
     python benchmarks/peers/train.py --task ALE/Pong-v5 --repeats 3
 """
@@ -50,7 +50,7 @@ def peer(task: str, vec_env: type, envs: int, batch: int, seconds: float) -> flo
 
 
 def ours(task: str, seconds: float) -> float:
-    options = DQNOptions(memory=20_000, learn_after=BEFORE, replay_ratio=RATIO)
+    options = DQNOptions(memory=20_000, learn_after=BEFORE, replay_ratio=RATIO, single_q=True)
     planned = plan(options, task, 10**9, 1, 1)
     state = _fresh(planned)
     start = begun = None
