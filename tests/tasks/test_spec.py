@@ -116,3 +116,12 @@ def test_frames_have_no_parts(reach):
         make_task("ALE/Pong-v5").parts("--sees", "0:2")
     with pytest.raises(PotstillError, match="its keys are goal, position"):
         make_task(reach).parts("--sees", "speed")
+
+
+def test_making_a_mujoco_task_prints_and_writes_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    task = make_task("HalfCheetah-v4")
+    Envs(task, 2, EpisodeSeeds(0, "training")).close()
+    assert (task.num_actions, task.observation_shape) == (6, (17,))
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []

@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
 from potstill.learners.options import DQNOptions
+
+T = TypeVar("T")
+Flat = Annotated[T, tyro.conf.arg(name="")]
+"""Options that stand among a command's own in its help."""
 
 
 @contextmanager
@@ -38,7 +42,7 @@ class Distill:
     potstill distill --teacher my.zip --task ALE/Pong-v5 --student net1 net3 --out runs/pong
     """
 
-    options: Options
+    options: Flat[Options]
     out: Path
     """The run directory; must be empty, unless --resume."""
     resume: bool = False
@@ -160,7 +164,7 @@ class Train:
     """What to play: ALE/Pong-v5, CartPole-v1, …"""
     out: Path
     """The run directory; must be empty, unless --resume."""
-    options: DQNOptions = field(default_factory=DQNOptions)
+    options: Flat[DQNOptions] = field(default_factory=DQNOptions)
     algo: Literal["dqn"] = "dqn"
     """How to learn."""
     eval_every: int = 250_000
@@ -192,7 +196,7 @@ class Bench:
     limits.
     """
 
-    options: Options = field(default_factory=demo_options)
+    options: Flat[Options] = field(default_factory=demo_options)
     rounds: int = 5
     """Each stage and its limit are measured once a round; figures are medians over the rounds."""
     json: bool = False

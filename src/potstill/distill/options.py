@@ -18,7 +18,7 @@ class Options:
     """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
     or NAME=NETWORK."""
     teacher: Path | None = None
-    """The policy to distil: a potstill file, a Stable-Baselines3 zip, a state dict, an .onnx file, zoo:pong,
+    """The policy to distil: a potstill file, a Stable-Baselines3 zip, a state dict, an .onnx file, zoo:pong or
     hf://owner/repository. `potstill inspect` says whether a file is one."""
     data: Path | None = None
     """Learn from play that `potstill record` recorded, instead of playing. With --teacher (the one that played) the

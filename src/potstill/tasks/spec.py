@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from potstill.errors import PotstillError
@@ -195,6 +197,20 @@ def _quiet_ale() -> Iterator[None]:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)
 
 
+@contextmanager
+def _quiet_mujoco(entry_point: str) -> Iterator[None]:
+    """MuJoCo warns of old models on stderr and in a log file of its own, for each environment that is made."""
+    if ".mujoco" not in entry_point or find_spec("mujoco") is None:
+        yield
+        return
+    mujoco: Any = import_module("mujoco")
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(None)
+
+
 def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
     """`gymnasium.make` with the arguments in the id, its many errors turned into one line; Dicts as one vector."""
     import gymnasium
@@ -202,7 +218,7 @@ def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
 
     name, arguments = _arguments(task_id)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_mujoco(str(gymnasium.spec(name).entry_point)):
             warnings.simplefilter("ignore")  # its advice about ids and dtypes; what matters comes as an error
             env = gymnasium.make(name, **arguments)
         return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env
