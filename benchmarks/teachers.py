@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 import sb3_contrib
 import stable_baselines3
+from sb3_contrib.common.wrappers import TimeFeatureWrapper
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -41,7 +42,7 @@ for name in ("", ".spaces", ".spaces.box", ".spaces.discrete", ".spaces.dict", "
 
 def make_env(task: Task) -> gymnasium.Env[Any, Any]:
     env = make_gymnasium_env(task.id)
-    return sb3_contrib.common.wrappers.TimeFeatureWrapper(env) if task.protocol.time_feature else env
+    return TimeFeatureWrapper(env) if task.protocol.time_feature else env
 
 
 def sb3_model(path: Path, algorithm: str, task: Task) -> tuple[Any, Any]:
@@ -105,7 +106,10 @@ def compare(path: Path, name: str, episodes: int) -> dict[str, Any]:
         return {**record, "not_played": str(error)}
     if task.is_atari:
         return {**record, "not_played": "Atari, which Stable-Baselines3 plays by other rules"}
-    model, env = sb3_model(path, str(policy.provenance["algorithm"]), task)
+    try:
+        model, env = sb3_model(path, str(policy.provenance["algorithm"]), task)
+    except Exception as error:  # whatever an old pickle raises today
+        return {**record, "not_loaded_by_stable_baselines3": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
     record["difference"] = difference(policy, model, env, task)
     ours, theirs = Score(tuple(our_returns(policy, task, episodes))), Score(tuple(their_returns(model, env, episodes)))
     return {**record, "potstill": ours.record(), "stable_baselines3": theirs.record()}

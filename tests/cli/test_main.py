@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def workplace(tmp_path: Path, cartpole_file: Path) -> Path:
     (tmp_path / "cut.safetensors").write_bytes(cartpole_file.read_bytes()[:300])
     (tmp_path / "pickle.pkl").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text.onnx").write_text("hello")
+    with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
+        archive.writestr("program/code/__torch__.py", "import os")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("keep me")
     return tmp_path
@@ -111,6 +115,16 @@ WRONG = [
     (["evaluate"], "POLICY"),
     (["inspect", "pickle.pkl"], "is a pickle"),
     (["inspect", "nowhere.safetensors"], "cannot read nowhere.safetensors"),
+    (["inspect", "zoo:pnog"], "there are zoo:pong"),
+    (["inspect", "hf://nobody"], "the Hub's names look like hf://owner/repository"),
+    (["inspect", "text.onnx"], "doesn't say what it plays: add --task"),
+    (["inspect", "text.onnx", "--task", "CartPole-v1"], "text.onnx can't be played as an ONNX file"),
+    (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),
+    (["evaluate", "cartpole.safetensors", "--sees", "0:2"], "sees (4,), the chosen parts are 2 numbers"),
+    # parts of observations, arguments of tasks
+    ([*DISTILL, "--teacher-sees", "goal"], "--teacher-sees goal: CartPole-v1 shows 4 numbers"),
+    ([*DISTILL, "--student-sees", "9:"], "--student-sees 9:: CartPole-v1 shows 4 numbers"),
+    ([*DISTILL, "--task", "CartPole-v1?sutton=maybe"], "'sutton=maybe' is no argument"),
 ]
 
 

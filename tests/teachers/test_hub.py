@@ -6,12 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import gymnasium
 import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 EXECUTABLE = str(Path(sys.executable).parent / "potstill")
 COMMIT = "c" * 40
@@ -99,6 +106,20 @@ def test_a_policy_is_downloaded_once_and_then_found_without_the_hub(hub):
         done = inspect("hf://sb3/mine-CartPole-v1", environment)
         assert done.returncode == 0, done.stderr
         assert "CartPole-v1" in done.stdout
+
+
+def test_statistics_come_with_a_zip_as_rl_zoo_uploads_them(hub, tmp_path):
+    repository = tmp_path / "hub" / "sb3" / "ppo-Acrobot-v1"
+    repository.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Acrobot-v1")]))
+        PPO("MlpPolicy", env, device="cpu").save(repository / "ppo-Acrobot-v1.zip")
+        env.save(str(repository / "vec_normalize.pkl"))
+    (repository / "train_eval_metrics.zip").write_bytes(b"PK")
+    done = inspect("hf://sb3/ppo-Acrobot-v1", hub)
+    assert "normalised by vec_normalize.pkl" in done.stdout, done.stderr
+    assert "Acrobot-v1" in done.stdout
 
 
 def test_a_file_and_a_revision_can_be_named(hub):
