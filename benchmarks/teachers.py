@@ -1,10 +1,10 @@
 """Every Stable-Baselines3 zip below a folder: its score here beside Stable-Baselines3's own `evaluate_policy`.
 
 Here by potstill's reading of the file and its evaluation; there by unpickling it, so only for files that are trusted.
-Both act greedily, without exploration. The largest difference between their actions, on states of random play, is
-printed too. Files whose task isn't installed are only read.
+Both act greedily, without exploration; up to 16 episodes, from the same starts. The largest difference between their
+actions on states of random play is noted too. Files whose task isn't installed are only read.
 
-    python benchmarks/teachers.py rl-trained-agents --episodes 50 --out results/teachers.json
+    python benchmarks/teachers.py rl-trained-agents --out results/teachers.json
 """
 
 import argparse
@@ -29,7 +29,7 @@ from potstill.distill.plan import check_plays
 from potstill.evaluate import Player, Score, evaluate
 from potstill.files import write_json
 from potstill.machine import machine, versions
-from potstill.tasks import Task, make_task
+from potstill.tasks import EpisodeSeeds, Task, make_task
 from potstill.tasks.spec import make_gymnasium_env
 from potstill.teachers import vecnormalize
 
@@ -40,8 +40,21 @@ for name in ("", ".spaces", ".spaces.box", ".spaces.discrete", ".spaces.dict", "
     sys.modules["gym" + name] = importlib.import_module("gymnasium" + name)
 
 
+class OurStarts(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Begins as potstill's environments begin their first episodes."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.begun = 0
+
+    def reset(self, **rest: Any) -> Any:
+        seed = EpisodeSeeds(SEED, "evaluation")(self.begun, 0)
+        self.begun += 1
+        return self.env.reset(seed=seed)
+
+
 def make_env(task: Task) -> gymnasium.Env[Any, Any]:
-    env = make_gymnasium_env(task.id)
+    env = OurStarts(make_gymnasium_env(task.id))
     return TimeFeatureWrapper(env) if task.protocol.time_feature else env
 
 
@@ -58,7 +71,6 @@ def sb3_model(path: Path, algorithm: str, task: Task) -> tuple[Any, Any]:
 
 
 def their_returns(model: Any, env: Any, episodes: int) -> list[float]:
-    env.seed(SEED)
     returns, _ = evaluate_policy(model, env, episodes, deterministic=True, return_episode_rewards=True)
     return [float(value) for value in returns]
 
@@ -75,7 +87,7 @@ def difference(policy: potstill.Policy, model: Any, env: Any, task: Task) -> flo
     """The largest difference between continuous actions, or the share of discrete ones that are others."""
     played, seen = make_env(task), []
     played.action_space.seed(SEED)
-    observation, _ = played.reset(seed=SEED)
+    observation, _ = played.reset()
     for _ in range(STATES):
         seen.append(observation)
         observation, _, terminated, truncated, _ = played.step(played.action_space.sample())
@@ -118,7 +130,7 @@ def compare(path: Path, name: str, episodes: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--episodes", type=int, default=16)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of old files and old ids
