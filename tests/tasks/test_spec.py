@@ -58,6 +58,7 @@ def test_a_changed_protocol_says_so():
         ("LunarLander-v3?gravity", "'gravity' is no argument"),
         ("LunarLander-v3?gravity=/etc/passwd", "is no argument"),
         ("LunarLander-v3?nothing=1", "unexpected keyword argument"),
+        ("LunarLander-v3?gravity=5", "gravity"),
     ],
 )
 def test_a_task_that_cannot_be_played_is_one_line(task_id, message):

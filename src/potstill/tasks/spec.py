@@ -224,7 +224,7 @@ def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
         return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env
     except gymnasium.error.DependencyNotInstalled as error:
         raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.Error, ImportError, TypeError) as error:  # TypeError: arguments that it doesn't take
+    except Exception as error:  # an environment may raise anything, of arguments that it doesn't take too
         raise PotstillError(f"--task {task_id}: {' '.join(str(error).split())}") from error
 
 

@@ -73,7 +73,7 @@ def _try_out(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise PotstillError(f"{path} takes over {TIMEOUT} s for two observations and is not played") from None
     if trial.returncode == 0:
-        return json.loads(trial.stdout)
+        return json.loads(trial.stdout.splitlines()[-1])
     if trial.returncode < 0:
         reason = f"a first run of it was ended by signal {-trial.returncode}"
     else:

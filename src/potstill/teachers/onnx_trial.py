@@ -44,6 +44,8 @@ def main() -> None:
     dtype = DTYPES[inputs[0].type]
     observations = np.zeros((batch if isinstance(batch, int) else BATCH, *seen), dtype)
     outputs = [output.name for output in session.get_outputs()]
+    if not outputs:
+        sys.exit("it has no outputs")
     session.run(outputs, {name: observations})
     found = {"input": name, "dtype": dtype, "shape": seen, "outputs": outputs, "parameters": parameters}
     sys.stdout.write(json.dumps(found))
