@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill import Policy, PotstillError, load
+from potstill import Policy, PotstillError, artifact, load
 from potstill.actions import choose
 from potstill.networks import NetworkSpec
 
@@ -137,5 +137,31 @@ def test_a_policy_made_for_fewer_numbers_is_shown_those(cartpole_teacher, callab
     expected = policy.outputs(seen)
     shown = np.concatenate([np.full((5, 3), 9, np.float32), seen], 1)
     torch.testing.assert_close(policy.seeing(((3, 7),), (7,)).outputs(shown), expected)
-    with pytest.raises(PotstillError, match=r"sees \(7,\), the chosen parts are 2 numbers"):
-        policy.seeing(((0, 2),), (9,))
+    with pytest.raises(PotstillError, match="says already which parts it sees"):
+        policy.seeing(((0, 7),), (9,))
+
+
+def test_parts_must_be_as_long_as_what_is_seen(cartpole_teacher):
+    with pytest.raises(PotstillError, match=r"sees \(4,\), the chosen parts are 2 numbers"):
+        cartpole_teacher.seeing(((0, 2),), (9,))
+
+
+def test_a_callable_that_fails_later_is_one_line():
+    policy = Policy.from_callable(lambda seen: (seen[:, 0] * 120).astype(np.int64), "CartPole-v1")
+    with pytest.raises(PotstillError, match="callable failed on an observation: RuntimeError") as error:
+        policy.outputs(np.ones((2, 4), np.float32))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sees", [[[0, 7]], [[0, float("inf")]], [["0", "2"]], [], [[0, 1]] * 65, 3])
+def test_parts_in_a_strangers_header_are_checked(tmp_path, sees):
+    policy = Policy.new(NetworkSpec.parse("mlp:8"), "logits", (6,), "float32", 2, sees=((0, 2),))
+    policy.sees = sees
+    artifact.write(
+        tmp_path / "p.safetensors",
+        {"network": "mlp:8", "outputs": "logits", "num_actions": 2, "task": None, "provenance": {},
+         "observation": {"shape": [6], "dtype": "float32"}, "sees": str(sees) if sees == [[0, float("inf")]] else sees},
+        dict(policy.network.state_dict()),
+    )  # fmt: skip
+    with pytest.raises(PotstillError, match="does not describe a policy"):
+        load(tmp_path / "p.safetensors")

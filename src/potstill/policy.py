@@ -26,7 +26,7 @@ from potstill.networks import (
     num_parameters,
 )
 from potstill.tasks import Task, make_task
-from potstill.tasks.spec import Act
+from potstill.tasks.spec import MAX_PARTS, Act
 
 Meaning = Literal["q", "logits", "gaussian"]
 """What the outputs are: action values; the logits of a distribution over actions; or the means, then the logs of the
@@ -134,8 +134,10 @@ class Policy:
         """Let it see parts of longer vectors; returns self.
 
         Raises:
-            PotstillError: the parts aren't as long as what it sees.
+            PotstillError: the parts aren't as long as what it sees, or it sees parts already.
         """
+        if self.sees is not None:
+            raise PotstillError("the policy's file says already which parts it sees")
         if (length := sum(stop - start for start, stop in sees),) != self.observation_shape:
             raise PotstillError(f"the policy sees {self.observation_shape}, the chosen parts are {length} numbers")
         if isinstance(self.network, Foreign):
@@ -196,7 +198,7 @@ class Policy:
             observations: (batch, *observation_shape), uint8 frames or float32 vectors.
 
         Raises:
-            PotstillError: the observations have another shape.
+            PotstillError: the observations have another shape, or a network that isn't ours fails.
         """
         if observations.shape[1:] != self.observation_shape:
             raise PotstillError(
@@ -204,9 +206,16 @@ class Policy:
                 f" pass a batch: (N, {', '.join(map(str, self.observation_shape))})"
             )
         inputs = torch.as_tensor(np.asarray(observations, dtype=self.observation_dtype))
-        outputs = self.network(inputs.to(self.device)).float().cpu()
+        try:
+            outputs = self.network(inputs.to(self.device)).float().cpu()
+        except Exception as error:
+            if self.is_ours:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # a stranger's may raise anything
+            raise PotstillError(f"{self.spec} failed on an observation: {reason}") from error
         if self.actions is not None:
-            outputs[:, self.num_actions :].clamp_(*LOG_STD)
+            means, log_stds = outputs.chunk(2, -1)
+            outputs = torch.cat([means, log_stds.clamp(*LOG_STD)], -1)
         return outputs
 
     def act(
@@ -318,7 +327,7 @@ class Policy:
         if not (task is None or (isinstance(task, str) and ":" not in task)) or not isinstance(provenance, dict):
             raise ValueError(f"task {str(task)[:60]!r} or provenance")
         clip = description["normalise"]["clip"] if "normalise" in description else None
-        if clip is not None and not (isinstance(clip, int | float) and clip > 0 and len(shape) == 1):
+        if clip is not None and not (isinstance(clip, int | float) and 0 < clip < 1e30 and len(shape) == 1):
             raise ValueError(f"normalise {str(clip)[:60]}")
         sees = _read_ranges(description["sees"], shape) if "sees" in description else None
         with torch.device("meta"):
@@ -342,8 +351,11 @@ def _read_ranges(described: Any, shape: list[int]) -> tuple[tuple[int, int], ...
     Raises:
         ValueError, TypeError: it describes none.
     """
-    ranges = tuple((int(start), int(stop)) for start, stop in described)
-    if not ranges or len(ranges) > 64 or not all(0 <= start < stop <= shape[0] for start, stop in ranges) or shape[1:]:
+    ranges = tuple((start, stop) for start, stop in described)
+    integers = all(type(end) is int for part in ranges for end in part)
+    if not ranges or not integers or len(ranges) > MAX_PARTS or shape[1:]:
+        raise ValueError(f"sees {str(described)[:60]}")
+    if not all(0 <= start < stop <= shape[0] for start, stop in ranges):
         raise ValueError(f"sees {str(described)[:60]}")
     return ranges
 
@@ -352,8 +364,8 @@ def _probed(function: nn.Module, task: Task, kind: str, num_parameters: int) -> 
     """A function in a network's place, called once with two observations and, if it won't have them, with one."""
     half_ranges = task.bounds and tuple((high - low) / 2 for low, high in zip(*task.bounds, strict=True))
     complaints: list[str] = []
-    for batch in (None, 1):
-        network = Foreign(function, task.num_outputs, half_ranges, num_parameters, batch)
+    for one_by_one in (False, True):
+        network = Foreign(function, task.num_outputs, half_ranges, num_parameters, one_by_one)
         try:
             with torch.no_grad():
                 network(torch.zeros(2, *task.observation_shape, dtype=getattr(torch, task.observation_dtype)))

@@ -14,6 +14,7 @@ from potstill.distill.loop import Progress, _side_by_side, distill, learning_rat
 from potstill.distill.options import Options, name_students
 from potstill.distill.plan import new_state, plan
 from potstill.distill.run import run
+from potstill.report import write_report
 
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 40}
 
@@ -171,6 +172,7 @@ def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["students"][0]["tasks"][0]["normalised"]["mean"] > 0.95
     assert (result["teachers"][0]["name"], result["teachers"][0]["sha256"]) == ("callable", None)
+    assert "callable" in write_report(tmp_path / "run").read_text(), "whose parameters nobody knows"
 
 
 def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
@@ -190,9 +192,9 @@ def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
         ({"teacher_sees": "0:2"}, r"sees \(4,\), the chosen parts are 2 numbers"),
         ({"teacher_sees": "goal"}, "--teacher-sees goal: CartPole-v1 shows 4 numbers"),
         ({"student_sees": "goal"}, "--student-sees goal: CartPole-v1 shows 4 numbers"),
-        ({"teacher_sees": "0:4", "data": Path("data")}, "--teacher-sees: in recorded play"),
+        ({"teacher_sees": "0:4", "teacher": None, "data": Path("data")}, "--teacher-sees: there is no --teacher"),
     ],
 )
 def test_parts_that_do_not_fit_are_one_line(cartpole_file, changes, message):
     with pytest.raises(PotstillError, match=message):
-        plan(Options(("mlp:8",), cartpole_file, **changes))
+        plan(Options(("mlp:8",), **{"teacher": cartpole_file, **changes}))

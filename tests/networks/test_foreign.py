@@ -7,17 +7,17 @@ from potstill.networks import Foreign, OnArrays
 
 
 class Doubled(nn.Module):
-    """Takes three at a time, and no other number."""
+    """Takes one at a time, and works in place."""
 
     def forward(self, observations):
-        assert len(observations) == 3
-        return 2 * observations
+        assert len(observations) == 1
+        return observations.mul_(2)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 4, 7])
-def test_a_fixed_batch_is_filled_up(batch):
-    observations = torch.arange(2.0 * batch).view(batch, 2)
-    assert torch.equal(Foreign(Doubled(), 2, None, 0, 3)(observations), 2 * observations)
+def test_observations_are_given_one_by_one_and_stay_as_they_are():
+    observations = torch.arange(8.0).view(4, 2)
+    assert torch.equal(Foreign(Doubled(), 2, None, 0, one_by_one=True)(observations), 2 * torch.arange(8.0).view(4, 2))
+    assert torch.equal(observations, torch.arange(8.0).view(4, 2))
 
 
 def test_chosen_actions_become_sure_logits():

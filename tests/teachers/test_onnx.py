@@ -143,8 +143,8 @@ def outside(path: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     for entry in model.graph.initializer[0].external_data:
         if entry.key == "location":
-            entry.value = "../../secret"
-    (path.parent.parent / "secret").write_bytes(bytes(32))
+            entry.value = "../secret"
+    (path.parent.parent / "secret").write_bytes(Path(f"{path}.data").read_bytes())
     onnx.save(model, path)
 
 
@@ -152,7 +152,7 @@ WRONG = {
     "empty": (lambda path: path.write_bytes(b""), "can't be played as an ONNX file"),
     "text": (lambda path: path.write_text("hello"), "can't be played as an ONNX file"),
     "bomb": (bomb, "it takes over 1024 MB"),
-    "outside its folder": (outside, "can't be played as an ONNX file"),
+    "outside its folder": (outside, r"its weights lie outside its folder \(../secret\)"),
     "weights missing": (
         lambda path: Path(f"{linear(path, external=True)}.data").unlink(),
         "can't be played as an ONNX file",

@@ -151,8 +151,8 @@ class ReachEnv(gymnasium.Env):
     """Observations by name, as of robots that reach for a goal."""
 
     observation_space = gymnasium.spaces.Dict(
-        {"position": gymnasium.spaces.Box(-1, 1, (2,)), "goal": gymnasium.spaces.Box(-1, 1, (3,))}
-    )
+        position=gymnasium.spaces.Box(-1, 1, (2,)), goal=gymnasium.spaces.Box(-1, 1, (3,))
+    )  # by keywords they keep this order, which is not the alphabet's
     action_space = gymnasium.spaces.Discrete(4)
 
     def reset(self, *, seed=None, options=None):
@@ -172,7 +172,7 @@ def test_a_dict_of_observations_is_seen_as_one_vector_by_order_of_its_keys(tmp_p
     policy = load(tmp_path / "model.zip")
     rng = np.random.default_rng(0)
     seen = {"goal": rng.normal(size=(9, 3)).astype(np.float32), "position": rng.normal(size=(9, 2)).astype(np.float32)}
-    ours = policy.outputs(np.concatenate([seen["goal"], seen["position"]], 1))
+    ours = policy.outputs(np.concatenate([seen["position"], seen["goal"]], 1))
     torch.testing.assert_close(ours.log_softmax(-1), sb3_outputs(model, env.normalize_obs(seen)), rtol=1e-4, atol=1e-5)
 
 

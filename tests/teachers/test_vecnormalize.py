@@ -131,3 +131,20 @@ def test_mutated_statistics_are_read_or_refused(normalised, tmp_path):
             refused += 1
     assert refused > 250
     assert [path.name for path in tmp_path.iterdir()] == ["vecnormalize.pkl"]
+
+
+def test_a_file_that_names_one_array_ten_thousand_times_is_refused(tmp_path):
+    env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Acrobot-v1")]))
+    env.obs_rms = dict.fromkeys(map(str, range(10_000)), env.obs_rms)
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    with pytest.raises(PotstillError, match="10000 keys"):
+        vecnormalize.read(tmp_path / "vecnormalize.pkl")
+
+
+def test_a_best_model_between_two_tasks_statistics_asks_which(normalised, tmp_path):
+    (tmp_path / "best_model.zip").write_bytes(normalised[0].read_bytes())
+    for task in ("Acrobot-v1", "HalfCheetah-v3"):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "vecnormalize.pkl").write_bytes(b"")
+    with pytest.raises(PotstillError, match="Remove the one that doesn't belong"):
+        potstill.load(tmp_path / "best_model.zip")

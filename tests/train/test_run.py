@@ -72,7 +72,7 @@ def test_a_finished_run_can_be_made_longer(whole, tmp_path):
     assert make(out, resume=True, steps=7500)["budget"]["steps"] == 7504
 
 
-def test_elsewhere_the_portable_checkpoint_and_the_config_are_enough(whole, tmp_path):
+def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_enough(whole, tmp_path):
     make(tmp_path / "run", stop_at=3200)
     out = tmp_path / "elsewhere"
     out.mkdir()

@@ -157,7 +157,8 @@ class Train:
     potstill distill --teacher runs/pong-dqn/best.safetensors --student net1 net3 --out runs/pong
 
     Run again with --resume it goes on where it was, to the same bits; with more --steps it goes on from its end.
-    On another machine portable.safetensors and config.json are enough: the memory is played full again first.
+    On another machine config.json, portable.safetensors and best.safetensors are enough: the memory is played full
+    again first.
     """
 
     task: Annotated[str, tyro.conf.Positional]
@@ -278,7 +279,7 @@ class Evaluate:
             if self.act == "sample" and policy.outputs_are == "q":
                 raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
             task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
-            if self.sees is not None:
+            if self.sees is not None and policy.sees is None:
                 policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
             check_plays(policy, task, str(path))
             of_task.setdefault(task, []).append((path, policy))
@@ -312,7 +313,10 @@ OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log stand
 
 @dataclass(frozen=True)
 class Inspect:
-    """Say what a policy file is, without running anything in it. Exit status 0 only if it can be loaded."""
+    """Say what a policy file is. Exit status 0 only if it can be loaded.
+
+    Nothing in it is run, but an ONNX file's graph, on a few zeros and with little memory; and what --trust allows.
+    """
 
     file: Annotated[Path, tyro.conf.Positional]
     """The file: a path, zoo:pong, or hf://owner/repository[/file]."""

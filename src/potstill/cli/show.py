@@ -112,7 +112,7 @@ def show_result(out: Path, page: Path) -> None:
         table.add_row(
             student["name"],
             f"{student['parameters']:,}",
-            f"{student['parameters'] / teacher['parameters']:.1%}",
+            f"{student['parameters'] / teacher['parameters']:.1%}" if teacher["parameters"] else "–",
             _interval(task["score"], 1),
             _interval(task["normalised"], 3),
             "–" if task["agreement"] is None else f"{task['agreement']:.1%}",

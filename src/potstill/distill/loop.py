@@ -225,7 +225,7 @@ def label(
     teacher: Policy, observations: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> Float32[Tensor, "envs outputs"]:
     """The teacher's outputs; a large teacher's a part on each thread."""
-    parts = np.array_split(observations, play_threads(teacher, threads))
+    parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
     return torch.cat(list(pool.map(teacher.outputs, parts)))
 
 

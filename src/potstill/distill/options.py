@@ -98,8 +98,8 @@ class Options:
         _ = self.student_share
         if self.data is not None and self.driver != "teacher":
             raise PotstillError(f"--driver {self.driver}: nobody drives in recorded play; leave out --data or --driver")
-        if self.data is not None and self.teacher_sees is not None:
-            raise PotstillError("--teacher-sees: in recorded play the teacher has seen already; leave it out")
+        if self.teacher is None and self.data is not None and self.teacher_sees is not None:
+            raise PotstillError("--teacher-sees: there is no --teacher; in --data it has seen already")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         if self.hours * STEPS_PER_HOUR < 4 * self.envs:
@@ -122,8 +122,9 @@ class Options:
         return value
 
     def record(self) -> dict[str, Any]:
-        """The options as JSON."""
-        return {f.name: str(v) if isinstance(v := getattr(self, f.name), Path) else v for f in fields(self)}
+        """The options as JSON; `trust` decides nothing of what is computed."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "trust"}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in named.items()}
 
 
 def name_students(specs: tuple[str, ...]) -> dict[str, str]:

@@ -161,7 +161,7 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
             f"{name} has {kinds[policy.actions is None]} actions, {task.id} {kinds[task.bounds is None]} ones: name its"
             " own task with --task"
         )
-    if bounds and task.bounds and not np.allclose(bounds, task.bounds):
+    if bounds and task.bounds and policy.num_actions == task.num_actions and not np.allclose(bounds, task.bounds):
         raise PotstillError(
             f"{name} acts within {bounds}, {task.id} within {task.bounds}: name its own task with --task"
         )

@@ -76,14 +76,20 @@ class Recording:
                 actions = read_actions(teacher["actions"], content["num_actions"])
                 bounds = (actions.low, actions.high)
             shape = tuple(content["observation_shape"])
-            keys = tuple((str(key), int(start), int(stop)) for key, start, stop in content.get("keys", ()))
+            keys = tuple((str(key), start, stop) for key, start, stop in content.get("keys", ()))
+            if not all(type(start) is type(stop) is int and 0 <= start < stop <= shape[0] for _, start, stop in keys):
+                raise ValueError("its keys")
             task = Task(content["task"], Protocol(**protocol), shape, content["num_actions"], bounds, keys)
             shards = cast(list[dict[str, Any]], content["shards"])
             numbers = (*task.observation_shape, task.num_actions, content["envs"])
             numbers += tuple(shard["rows"] for shard in shards)
             if not all(type(number) is int and 0 < number <= 2**24 for number in numbers):
                 raise ValueError("a size is no number")
-            if teacher["outputs"] not in TEMPERATURE or any(Path(s["file"]).name != s["file"] for s in shards):
+            if (
+                type(teacher["parameters"]) is not int
+                or teacher["outputs"] not in TEMPERATURE
+                or any(Path(s["file"]).name != s["file"] for s in shards)
+            ):
                 raise ValueError("its teacher or its files")
             return cls(
                 folder, task, teacher, content["envs"], float(content["play_epsilon"]), float(content["hours"]), shards

@@ -27,7 +27,7 @@ class OnArrays(nn.Module):
 
 
 class Foreign(nn.Module):
-    """A function from observations, as they are played, to outputs.
+    """A function from observations, as they are played, to outputs; one that works in place doesn't change them.
 
     Raises from `forward`: whatever the function raises; ValueError where what it says has another shape.
     """
@@ -38,29 +38,23 @@ class Foreign(nn.Module):
         num_outputs: int,
         half_ranges: tuple[float, ...] | None,
         num_parameters: int,
-        batch: int | None = None,
+        one_by_one: bool = False,
     ) -> None:
         """Args:
         function: gives outputs, chosen actions as integers (batch,), or continuous actions without their spread.
         num_outputs: of a policy for the task.
         half_ranges: of continuous actions; None: they are discrete.
         num_parameters: where they are no tensors of PyTorch.
-        batch: the only number of observations that the function takes at a time, if there is one.
+        one_by_one: it takes no more than one observation at a time.
         """
         super().__init__()
         self.function, self.num_outputs, self.half_ranges = function, num_outputs, half_ranges
-        self.num_parameters, self.batch = num_parameters, batch
+        self.num_parameters, self.one_by_one = num_parameters, one_by_one
 
     def forward(self, observations: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
-        if self.batch is None or len(observations) == self.batch:
-            return self._outputs(observations)
-        parts = [self._filled(part) for part in observations.split(self.batch)]
-        return torch.cat([self._outputs(part) for part in parts])[: len(observations)]
-
-    def _filled(self, part: Tensor) -> Tensor:
-        """A last batch with as many observations as the others."""
-        missing = (self.batch or 0) - len(part)
-        return torch.cat([part, part[:1].expand(missing, *part.shape[1:])]) if missing else part
+        observations = observations.clone()  # the function's own, should it work in place
+        parts = observations.split(1) if self.one_by_one else [observations]
+        return torch.cat([self._outputs(part) for part in parts])
 
     def _outputs(self, observations: Tensor) -> Tensor:
         said: Any = self.function(observations)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import gymnasium
 
 Act = Literal["greedy", "sample"]
+MAX_PARTS = 64
+"""Of a vector that a policy sees."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Task:
             elif match := re.fullmatch(r"(-?[0-9]{1,6})?:(-?[0-9]{1,6})?", name):
                 start, stop, _ = slice(*(end and int(end) for end in match.groups())).indices(self.observation_shape[0])
                 parts.append((start, stop))
-        if not parts or len(parts) != wanted.count(",") + 1 or any(start >= stop for start, stop in parts):
+        if not 0 < len(parts) == wanted.count(",") + 1 <= MAX_PARTS or any(start >= stop for start, stop in parts):
             known = f"its keys are {', '.join(keys)}" if keys else "name slices, as in 0:4 or 0:2,5:"
             raise PotstillError(f"{flag} {wanted}: {self.id} shows {self.observation_shape[0]} numbers, {known}")
         return tuple(parts)

@@ -30,33 +30,35 @@ def download(name: str) -> Path:
         )
     if find_spec("huggingface_hub") is None:
         raise PotstillError(f"hf://{name} needs huggingface_hub: pip install 'potstill[hub]'")
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     repository, revision = match["repository"], match["revision"]
     try:
         info = HfApi().model_info(repository, revision=revision, files_metadata=True)
-        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
-        file = _choose(name, match, list(sizes))
-        wanted = [file, *(other for other in sizes if _belongs(other, file))]
-        if (total := sum(sizes[each] for each in wanted)) > MAX_WEIGHTS:
-            raise PotstillError(f"hf://{name}: {file} has {total} bytes, over {MAX_WEIGHTS} are not read")
-        folder = snapshot_download(repository, revision=revision, allow_patterns=wanted)
-    except PotstillError:
-        raise
     except Exception as error:  # no network, offline mode, no such repository: the cache may have it all the same
         folder = _cached(repository, revision)
         if folder is None:
             raise PotstillError(f"hf://{name}: {' '.join(str(error).split())[:300]}") from error
-        file = _choose(name, match, [str(path.relative_to(folder).as_posix()) for path in Path(folder).rglob("*")])
-    return Path(folder) / file
+        return folder / _choose(name, match, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+    file = _choose(name, match, list(sizes))
+    wanted = [*(other for other in sizes if _belongs(other, file)), file]  # last, so that it is never there alone
+    if (total := sum(sizes[each] for each in wanted)) > MAX_WEIGHTS:
+        raise PotstillError(f"hf://{name}: {file} has {total} bytes, over {MAX_WEIGHTS} are not read")
+    try:
+        return [Path(hf_hub_download(repository, each, revision=revision)) for each in wanted][-1]
+    except Exception as error:  # whatever goes wrong on the way
+        raise PotstillError(f"hf://{name}: {' '.join(str(error).split())[:300]}") from error
 
 
-def _cached(repository: str, revision: str | None) -> str | None:
+def _cached(repository: str, revision: str | None) -> Path | None:
+    """The folder of what was downloaded before."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=["none of them"])
+        nothing = ["none of them"]  # only where it is
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=nothing))
     except (LocalEntryNotFoundError, ValueError):
         return None
 
@@ -78,7 +80,7 @@ def _belongs(other: str, file: str) -> bool:
     """Whether a file is a policy's statistics, or an ONNX file's weights."""
     path, policy = PurePosixPath(other), PurePosixPath(file)
     beside = path.name in vecnormalize.NAMES and path.parent in (policy.parent, policy.parent / policy.stem)
-    return beside or (path.parent == policy.parent and other.startswith(f"{file}.data"))
+    return beside or other in (f"{file}.data", f"{file}_data")
 
 
 def _listed(files: list[str]) -> str:

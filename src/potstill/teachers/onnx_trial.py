@@ -30,6 +30,10 @@ def main() -> None:
     _limit()
     model = onnx.load(path, load_external_data=False)
     parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in FLOATS)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and (entry.value.startswith("/") or ".." in entry.value.split("/")):
+                sys.exit(f"its weights lie outside its folder ({entry.value[:60]})")
     session = make_session(onnxruntime, path)
     inputs = session.get_inputs()
     if len(inputs) != 1:

@@ -62,6 +62,8 @@ def load(path: Path) -> Policy:
     _space(path, data, "observation_space", ("Box", "Dict"))  # a Dict's vectors are seen as one, by order of their keys
     kwargs = data.get("policy_kwargs") or {}
     tensors = tensors_of(path)
+    if any(".extractors." in name for name in tensors):
+        raise PotstillError(f"{path}: among its observations by key are frames; only vectors are seen of a Dict")
     layout = _layout(path, data, tensors)
     activation = _check_kwargs(path, kwargs, layout)
     actions = _bounds(path, data["action_space"], layout.squashed) if actions_are == "Box" else None

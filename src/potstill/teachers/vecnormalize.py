@@ -5,6 +5,7 @@ arguments, and arrays are built from their recorded bytes.
 """
 
 import io
+import os
 import pickle
 import pickletools
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from potstill.errors import PotstillError
+from potstill.teachers.task_name import NAME
 
 MAX_BYTES = 2**20
+MAX_KEYS = 64
+"""Of a Dict of observations: a file can name one array as often as it likes."""
 OPCODES = {
     "ADDITEMS", "APPEND", "APPENDS", "BINBYTES", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPUT",
     "BINUNICODE", "BUILD", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET", "EMPTY_TUPLE", "FRAME", "GLOBAL", "LIST",
@@ -46,10 +50,16 @@ def beside(path: Path) -> Path | None:
 
     RL Zoo names that folder after the task; its best_model.zip shares the statistics with the task's own zip.
     """
-    folders = [path.parent, path.parent / path.stem]
-    if path.stem == "best_model":
-        folders += sorted(folder for folder in path.parent.iterdir() if folder.is_dir())
-    return next((folder / name for folder in folders for name in NAMES if (folder / name).exists()), None)
+
+    def there(folder: Path) -> list[Path]:
+        return [folder / name for name in NAMES if os.path.exists(folder / name)]  # False where it may not look
+
+    found = there(path.parent) or there(path.parent / path.stem)
+    if not found and path.stem == "best_model":
+        found = [one for folder in path.parent.iterdir() if NAME.search(folder.name) for one in there(folder)]
+        if len(found) > 1:
+            raise PotstillError(f"{path}: {found[0]} or {found[1]}? Remove the one that doesn't belong to it")
+    return found[0] if found else None
 
 
 def read(path: Path) -> VecNormalize | None:
@@ -82,7 +92,9 @@ def _decode(content: bytes) -> VecNormalize | None:
     statistics = saved["obs_rms"]
     of_keys = statistics.items if isinstance(statistics, _Record) else statistics  # of a Dict's observations
     # In the order in which its vectors are seen as one; those of keys that weren't normalised are missing, and missed.
-    parts = [of_keys[key] for key in sorted(of_keys)] or [statistics]
+    parts = list(of_keys.values()) or [statistics]
+    if len(parts) > MAX_KEYS:
+        raise ValueError(f"{len(parts)} keys")
     mean, variance = (np.concatenate([_array(part.attributes[name]) for part in parts]) for name in ("mean", "var"))
     epsilon, clip = float(saved["epsilon"]), float(saved["clip_obs"])
     if mean.ndim != 1 or mean.shape != variance.shape or not (variance >= 0).all() or not clip > 0:

@@ -102,6 +102,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     folder, portable = out / "checkpoint", out / "portable.safetensors"
     exactly = (folder / checkpoint.STATE).exists()
     elsewhere = resume and portable.exists() and not exactly
+    if elsewhere and not (out / "best.safetensors").exists():
+        raise PotstillError(f"--resume: {out} lacks best.safetensors, the best policy so far; bring it along")
     open_run(out, resume, command, plan.record(), OF_THE_MACHINE if elsewhere else ())
     state, curve, before = _fresh(plan), list[dict[str, Any]](), 0.0
     if resume and exactly:
