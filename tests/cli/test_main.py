@@ -128,6 +128,20 @@ WRONG = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("typed", "mend"),
+    [("demo", "potstill demo"), ("distill --out a", "potstill distill --out a --resume"),
+     ("train T --resume", "potstill train T --resume")],
+)  # fmt: skip
+def test_an_interrupted_command_names_one_that_goes_on(typed, mend, capsys):
+    from potstill.cli.commands import _resumable
+
+    with pytest.raises(SystemExit) as stop, _resumable(["potstill", *typed.split()]):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == f"\npotstill: interrupted; go on with: {mend}\n"
+
+
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(map(str, a)) for a, _ in WRONG])
 def test_a_mistake_is_one_line_and_status_2(workplace, arguments, message, capsys, monkeypatch):
     # In this process: forty interpreters that each import PyTorch would take minutes.

@@ -60,7 +60,10 @@ def load(path: Path, task_id: str | None) -> Policy:
     session = onnx_trial.make_session(onnxruntime, str(path))
     network = Session(session, found["input"], found["dtype"], output)
     task = replace(task, observation_shape=tuple(found["shape"]))  # it may see a part of what the task shows
-    policy = Policy.from_callable(network, task, outputs_are, kind="onnx", num_parameters=found["parameters"])
+    try:
+        policy = Policy.from_callable(network, task, outputs_are, kind="onnx", num_parameters=found["parameters"])
+    except PotstillError as error:
+        raise PotstillError(f"{path}: {error}") from error
     policy.provenance |= provenance | {"output": f"{output}, taken for {outputs_are}"}
     return policy
 
