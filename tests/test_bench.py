@@ -19,7 +19,7 @@ def short(monkeypatch):
 
 
 def measure(teacher) -> dict[str, bench.Measured]:
-    planned = plan(Options(("mlp:16", "mlp:8"), teacher, hours=0.02, updates=400, envs=20, threads=2))
+    planned = plan(Options(("mlp:16", "mlp:8"), (teacher,), hours=0.02, updates=400, envs=20, threads=2))
     measuring = bench.bench(planned, 2)
     done = []
     while True:

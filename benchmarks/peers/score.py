@@ -150,19 +150,17 @@ def imitation(method: str, judge: Judge, options: argparse.Namespace) -> list[di
 def ours(judge: Judge, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     planned = plan(
         Options(
-            (options.student,), options.teacher, task=options.task, hours=options.hours, updates=options.updates,
+            (options.student,), (options.teacher,), task=(options.task,), hours=options.hours, updates=options.updates,
             envs=40, play_epsilon=0.15, seed=seed,
         )
     )  # fmt: skip
-    state, labeller = new_state(planned), planned.labeller
-    assert labeller is not None
-    assert state.envs is not None
+    state = new_state(planned)
     start = time.perf_counter()
-    for _ in distill(labeller, state, planned.options, planned.temperature, planned.bf16, planned.threads):
+    for _ in distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads):
         pass
     seconds = time.perf_counter() - start
-    state.envs.close()
-    scored = judge(state.students[0].policy, EPISODES)
+    state.envs[0].close()
+    scored = judge(state.students[0].policies[0], EPISODES)
     return {"seed": seed, "seconds": seconds, "steps": options.hours * STEPS_PER_HOUR, "normalised": scored}
 
 

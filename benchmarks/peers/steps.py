@@ -45,22 +45,20 @@ def ours(teacher: Path, student: str, task: str, hours: float) -> float:
     planned = plan(
         Options(
             (student,),
-            teacher,
-            task=task,
+            (teacher,),
+            task=(task,),
             hours=hours,
             memory_hours=hours,
             updates=round(STEPS_PER_HOUR / 256),
             batch=256,
         )
     )
-    state, labeller = new_state(planned), planned.labeller
-    assert labeller is not None
-    assert state.envs is not None
+    state = new_state(planned)
     start = time.perf_counter()
-    for _ in distill(labeller, state, planned.options, planned.temperature, planned.bf16, planned.threads):
+    for _ in distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads):
         pass
     seconds = time.perf_counter() - start
-    state.envs.close()
+    state.envs[0].close()
     return hours * STEPS_PER_HOUR / seconds
 
 

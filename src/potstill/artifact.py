@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.errors import PotstillError
 from potstill.files import atomic_write
@@ -82,6 +82,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise PotstillError(f"{path}: tensor {name} is {tensor.dtype}, not floating point")
         tensors[name] = tensor.to(torch.float32)
     return tensors
+
+
+def fill(network: nn.Module, path: Path, shapes: dict[str, tuple[int, ...]], kind: object) -> None:
+    """Fill a network on the meta device from a file whose tensors have these shapes; it then plays, and doesn't learn.
+
+    Raises:
+        PotstillError: they are others than the network's; `kind` is what the message calls it.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if shapes != expected:
+        name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
+        raise PotstillError(
+            f"{path}: tensor {name} is {shapes.get(name, 'missing')}, {kind} has {expected.get(name, 'none')}"
+        )
+    network.load_state_dict(read_tensors(path), assign=True)
+    network.requires_grad_(False)
 
 
 def _check_size(path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_until, threads_inside, update, updates_until
 from potstill.distill.plan import Plan, new_state
+from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
 from potstill.tasks.envs import make_vector_env
 
@@ -87,11 +88,11 @@ def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str,
 @contextmanager
 def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     """The stages of a plan's loop, ready to be called."""
-    options, task, teacher = plan.options, plan.task, plan.labeller
+    options, task, teacher = plan.options, plan.lessons[0].task, plan.lessons[0].labeller
+    if len(plan.lessons) > 1 or teacher is None:
+        raise PotstillError("bench: one --teacher, and no --data")
     state = new_state(plan)
-    envs, memory, rng = state.envs, state.memory, np.random.default_rng(0)
-    assert teacher is not None
-    assert envs is not None
+    envs, memory, rng = state.envs[0], state.memories[0], np.random.default_rng(0)
     teacher.to(options.device)
     if task.bounds is None:
         actions = rng.integers(0, task.num_actions, (ROWS, options.envs))
@@ -146,7 +147,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
 
         def learn_ours() -> int:
             state.updates = before = max(0, updates_until(1, options) - REPORT_EVERY)
-            for _ in learn(state, 1, options, plan.temperature, plan.bf16, pool, plan.threads):
+            for _ in learn(state, 1, options, plan.temperatures, plan.bf16, pool, plan.threads):
                 pass
             return (state.updates - before) * options.batch
 
@@ -154,7 +155,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             torch.set_num_threads(threads_inside(state.students, plan.threads))
             for student in state.students:
                 for _ in range(REPORT_EVERY):
-                    update(student, batch, labels, options, plan.temperature, plan.bf16)
+                    update(student, {0: (batch, labels)}, options, plan.temperatures, plan.bf16)
             if options.device == "cuda":
                 torch.cuda.synchronize()
             return REPORT_EVERY * options.batch
@@ -178,13 +179,10 @@ def _rate(work: Callable[[], int]) -> float:
 
 
 def _loop_seconds(plan: Plan) -> float:
-    state, teacher = new_state(plan), plan.labeller
-    assert teacher is not None
-    assert state.envs is not None
-    teacher.to(plan.options.device)
+    state = new_state(plan)
     start = time.perf_counter()
-    for _ in distill(teacher, state, plan.options, plan.temperature, plan.bf16, plan.threads):
+    for _ in distill(plan.sources, state, plan.options, plan.temperatures, plan.bf16, plan.threads):
         pass
     seconds = time.perf_counter() - start
-    state.envs.close()
+    state.envs[0].close()
     return seconds

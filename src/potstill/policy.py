@@ -251,12 +251,16 @@ class Policy:
             return outputs.argmax(-1) == others.argmax(-1)
         return self.actions.same(outputs, others)
 
-    def save(self, path: str | Path) -> None:
-        """Write one .safetensors file, atomically.
+    def describe(self) -> dict[str, Any]:
+        """What its file says of it, as JSON.
 
         Raises:
-            PotstillError: the file can't be written, or the network is of a kind that only other files hold.
+            PotstillError: its network is of a kind that only other files hold.
         """
+        if not isinstance(self.network, Network):
+            raise PotstillError(f"a policy of kind {self.spec} has no network of ours to save")
+        if isinstance(self.network.head, GsdeHead):
+            raise PotstillError("gSDE's standard deviations have no place in our files")
         description: dict[str, Any] = {
             "network": str(self.spec),
             "outputs": self.outputs_are,
@@ -265,16 +269,24 @@ class Policy:
             "task": self.task,
             "provenance": self.provenance,
         }
-        if not isinstance(self.network, Network):
-            raise PotstillError(f"cannot write {path}: a policy of kind {self.spec} has no network of ours to save")
-        if isinstance(self.network.head, GsdeHead):
-            raise PotstillError(f"cannot write {path}: gSDE's standard deviations have no place in such a file")
         if self.actions is not None:
             description["actions"] = asdict(self.actions)
         if self.clip is not None:
             description["normalise"] = {"clip": self.clip}
         if self.sees is not None:
             description["sees"] = self.sees
+        return description
+
+    def save(self, path: str | Path) -> None:
+        """Write one .safetensors file, atomically.
+
+        Raises:
+            PotstillError: the file can't be written, or the network is of a kind that only other files hold.
+        """
+        try:
+            description = self.describe()
+        except PotstillError as error:
+            raise PotstillError(f"cannot write {path}: {error}") from error
         artifact.write(Path(path), description, dict(self.network.state_dict()))
 
     @classmethod
@@ -287,25 +299,14 @@ class Policy:
         metadata, shapes = artifact.read_metadata(path)
         description = artifact.read_description(path, metadata)
         try:
-            policy = cls._skeleton(description)
+            policy = cls.skeleton(description)
         except (KeyError, TypeError, ValueError, PotstillError) as error:
             raise PotstillError(f"{path}: its header does not describe a policy ({error})") from error
-        policy.load_tensors(path, shapes)
+        artifact.fill(policy.network, path, shapes, policy.spec)
         return policy
 
-    def load_tensors(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Fill a network on the meta device from a file whose tensors have these shapes."""
-        expected = {name: tuple(tensor.shape) for name, tensor in self.network.state_dict().items()}
-        if shapes != expected:
-            name = min(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
-            raise PotstillError(
-                f"{path}: tensor {name} is {shapes.get(name, 'missing')}, {self.spec} has {expected.get(name, 'none')}"
-            )
-        self.network.load_state_dict(artifact.read_tensors(path), assign=True)
-        self.network.requires_grad_(False)
-
     @classmethod
-    def _skeleton(cls, description: dict[str, Any]) -> "Policy":
+    def skeleton(cls, description: dict[str, Any]) -> "Policy":
         """The described policy, without memory for its weights: a header can ask for any size."""
         shape, dtype = description["observation"]["shape"], description["observation"]["dtype"]
         if not all(type(side) is int and 0 < side <= 4096 for side in shape) or not 1 <= len(shape) <= 3:

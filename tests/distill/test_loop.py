@@ -14,6 +14,7 @@ from potstill.distill.loop import Progress, _side_by_side, distill, learning_rat
 from potstill.distill.options import Options, name_students
 from potstill.distill.plan import new_state, plan
 from potstill.distill.run import run
+from potstill.policies import as_one
 from potstill.report import write_report
 
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 40}
@@ -27,12 +28,12 @@ def finish(options: Options, out: Path, resume: bool = False) -> dict:
 
 def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file, tmp_path):
     before = {name: tensor.clone() for name, tensor in load(cartpole_file).network.state_dict().items()}
-    options = Options(("mlp:16-16", "mlp:8", "mlp:8"), cartpole_file, hours=0.5, **SMALL)
+    options = Options(("mlp:16-16", "mlp:8", "mlp:8"), (cartpole_file,), hours=0.5, **SMALL)
     planned = plan(options)
     for _ in run(planned, tmp_path / "run", False, ["potstill"]):
         pass
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    for name, tensor in planned.teacher.network.state_dict().items():
+    for name, tensor in planned.lessons[0].teacher.network.state_dict().items():
         assert torch.equal(tensor, before[name])
     assert [student["name"] for student in result["students"]] == ["mlp_16-16", "mlp_8", "mlp_8-2"]
     played = result["students"][0]["tasks"][0]
@@ -50,7 +51,7 @@ def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file
 def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tmp_path):
     options = Options(
         ("mlp:16",),
-        cartpole_file,
+        (cartpole_file,),
         loss=loss,
         optimizer="rmsprop",
         schedule="constant",
@@ -63,38 +64,40 @@ def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tm
 
 
 def test_updates_and_steps_are_counted_exactly(cartpole_file):
-    options = Options(("mlp:4",), cartpole_file, hours=1.5, updates=100, envs=30, threads=1)
+    options = Options(("mlp:4",), (cartpole_file,), hours=1.5, updates=100, envs=30, threads=1)
     planned = plan(options)
     state = new_state(planned)
     steps = {"n": 0}
     optimizer = state.students[0].optimizer
     optimizer.register_step_post_hook(lambda *_: steps.update(n=steps["n"] + 1))
-    hours = [p for p in distill(planned.teacher, state, options, 1.0, False, 1) if p.stage == "hour"]
+    hours = [p for p in distill(planned.sources, state, options, [1.0], False, 1) if p.stage == "hour"]
     assert hours == [Progress("hour", 1, 2, 1), Progress("hour", 2, 2, 2)]
     assert steps["n"] == state.updates == updates_until(2, options) == 150
-    assert state.memory.rows * options.envs == 81_000
+    assert state.memories[0].rows * options.envs == 81_000
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing(cartpole_file):
-    options = Options(("mlp:4",), cartpole_file, learning_rate=1.0)
+    options = Options(("mlp:4",), (cartpole_file,), learning_rate=1.0)
     rates = [learning_rate(update, 1000, options) for update in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == pytest.approx(0.976, abs=2e-3)
     assert rates.index(max(rates)) == 99
     assert rates[-1] < 1e-5
-    constant = Options(("mlp:4",), cartpole_file, schedule="constant", optimizer="rmsprop")
+    constant = Options(("mlp:4",), (cartpole_file,), schedule="constant", optimizer="rmsprop")
     assert {learning_rate(update, 10, constant) for update in range(10)} == {2.5e-4}
 
 
 @pytest.mark.parametrize(("driver", "short"), [("teacher", 0), ("mix:0.5", 10), ("student", 20)])
 def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, driver, short):
     # After a single update a student can't hold the pole up: its environments' episodes are short.
-    options = Options(("mlp:4", "mlp:3"), cartpole_file, hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0)
+    options = Options(
+        ("mlp:4", "mlp:3"), (cartpole_file,), hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0
+    )
     planned = plan(options)
     state = new_state(planned)
     after = [
-        state.envs.episode.copy()
-        for progress in distill(planned.teacher, state, options, 1.0, False, 1)
+        state.envs[0].episode.copy()
+        for progress in distill(planned.sources, state, options, [1.0], False, 1)
         if progress.stage == "hour"
     ]
     assert after[0].max() <= 6
@@ -121,16 +124,16 @@ def test_stages_run_at_once_and_one_that_fails_ends_them_all():
 
 
 def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):
-    options = Options(("mlp:16",), cartpole_file, batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
+    options = Options(("mlp:16",), (cartpole_file,), batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
     state = new_state(plan(options))
     student = state.students[0]
-    assert student.learner.state_dict().keys() == student.policy.network.state_dict().keys()
+    assert student.learner.state_dict().keys() == as_one(student.policies).state_dict().keys()
     assert learning_rate(0, 1, options) == 1.5e-3
 
 
 def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
     options = Options(
-        ("net3", "small=cnn:8-8-8:16"), teacher_pong, hours=0.01, updates=2000, envs=9, episodes=2, threads=2
+        ("net3", "small=cnn:8-8-8:16"), (teacher_pong,), hours=0.01, updates=2000, envs=9, episodes=2, threads=2
     )
     result = finish(options, tmp_path / "run")
     assert result["teachers"][0]["parameters"] == 1_687_206
@@ -152,14 +155,14 @@ def test_a_name_that_would_leave_the_folder_is_refused(spec):
 
 
 def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teacher: Policy, tmp_path):
-    options = Options(("mlp:8",), cartpole_file, act="sample", hours=0.1, **{**SMALL, "updates": 300})
+    options = Options(("mlp:8",), (cartpole_file,), act="sample", hours=0.1, **{**SMALL, "updates": 300})
     result = finish(options, tmp_path / "run")
     assert result["protocol"]["act"] == "sample"
     assert result["teachers"][0]["other_act"]["act"] == "greedy"
     cartpole_teacher.outputs_are = "q"
     cartpole_teacher.save(tmp_path / "q.safetensors")
     with pytest.raises(PotstillError, match="Q-values are no distribution"):
-        plan(Options(("mlp:8",), tmp_path / "q.safetensors", act="sample"))
+        plan(Options(("mlp:8",), (tmp_path / "q.safetensors",), act="sample"))
 
 
 def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
@@ -177,7 +180,7 @@ def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
 
 def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
     options = Options(
-        ("mlp:16",), cartpole_file, hours=0.5, teacher_sees="0:4", student_sees="2:", **{**SMALL, "episodes": 10}
+        ("mlp:16",), (cartpole_file,), hours=0.5, teacher_sees="0:4", student_sees="2:", **{**SMALL, "episodes": 10}
     )
     result = finish(options, tmp_path / "run")
     student = load(tmp_path / "run" / "students" / "mlp_16.safetensors")
@@ -192,9 +195,9 @@ def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
         ({"teacher_sees": "0:2"}, r"sees \(4,\), the chosen parts are 2 numbers"),
         ({"teacher_sees": "goal"}, "--teacher-sees goal: CartPole-v1 shows 4 numbers"),
         ({"student_sees": "goal"}, "--student-sees goal: CartPole-v1 shows 4 numbers"),
-        ({"teacher_sees": "0:4", "teacher": None, "data": Path("data")}, "--teacher-sees: there is no --teacher"),
+        ({"teacher_sees": "0:4", "teacher": (), "data": (Path("data"),)}, "--teacher-sees: there is no --teacher"),
     ],
 )
 def test_parts_that_do_not_fit_are_one_line(cartpole_file, changes, message):
     with pytest.raises(PotstillError, match=message):
-        plan(Options(("mlp:8",), **{"teacher": cartpole_file, **changes}))
+        plan(Options(("mlp:8",), **{"teacher": (cartpole_file,), **changes}))

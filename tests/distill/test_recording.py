@@ -28,7 +28,7 @@ def finish(options: Options, out: Path, resume: bool = False) -> dict:
 @pytest.fixture(scope="module")
 def recorded_once(cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("recorded") / "data"
-    for _ in record(plan(Options((), cartpole_file_once, **PLAY)), out, COMMAND):
+    for _ in record(plan(Options((), (cartpole_file_once,), **PLAY)), out, COMMAND):
         pass
     return out
 
@@ -46,8 +46,8 @@ def changed(recorded: Path, **changes: object) -> Path:
 
 def test_recorded_play_teaches_to_the_same_bits_as_playing(cartpole_file, recorded, tmp_path):
     choice = {"updates": 60, "episodes": 3, "memory_hours": 2.0, "threads": 2}
-    played = finish(Options(("mlp:8",), cartpole_file, hours=2.5, envs=20, **choice), tmp_path / "played")
-    learnt = finish(Options(("mlp:8",), cartpole_file, data=recorded, hours=2.5, **choice), tmp_path / "learnt")
+    played = finish(Options(("mlp:8",), (cartpole_file,), hours=2.5, envs=20, **choice), tmp_path / "played")
+    learnt = finish(Options(("mlp:8",), (cartpole_file,), data=(recorded,), hours=2.5, **choice), tmp_path / "learnt")
     one, other = (load_file(tmp_path / name / "students" / "mlp_8.safetensors") for name in ("played", "learnt"))
     assert all((one[key] == other[key]).all() for key in one)
     assert played["students"] == learnt["students"]
@@ -75,7 +75,7 @@ main(["distill", "--data", {str(recorded)!r}, "--student", "mlp:8", "--hours", "
 
 
 def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_path):
-    choice = Options(("mlp:8",), data=recorded, hours=2.5, updates=40, memory_hours=1.5, threads=2)
+    choice = Options(("mlp:8",), data=(recorded,), hours=2.5, updates=40, memory_hours=1.5, threads=2)
     finish(choice, tmp_path / "whole")
     for progress in run(plan(choice), tmp_path / "cut", False, COMMAND):
         if progress.stage == "learn" and progress.hour == 2:
@@ -86,19 +86,19 @@ def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_p
 
 
 def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_file, tmp_path):
-    for progress in record(plan(Options((), cartpole_file, **PLAY)), tmp_path / "data", COMMAND):
+    for progress in record(plan(Options((), (cartpole_file,), **PLAY)), tmp_path / "data", COMMAND):
         if progress.stage == "play" and progress.hour == 2:
             break
-    finish(Options(("mlp:8",), data=tmp_path / "data", hours=1.0, updates=5), tmp_path / "run")
+    finish(Options(("mlp:8",), data=(tmp_path / "data",), hours=1.0, updates=5), tmp_path / "run")
     with pytest.raises(PotstillError, match=r"--hours 2.0: .* holds 1; add --hours 1"):
-        plan(Options(("mlp:8",), data=tmp_path / "data", hours=2.0))
+        plan(Options(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
 
 
 def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
     cartpole_teacher.task = None
     cartpole_teacher.save(tmp_path / "other.safetensors")
     with pytest.raises(PotstillError, match="is not the one that played"):
-        plan(Options(("mlp:8",), tmp_path / "other.safetensors", data=recorded, hours=1.0))
+        plan(Options(("mlp:8",), (tmp_path / "other.safetensors",), data=(recorded,), hours=1.0))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
 )
 def test_a_manifest_that_is_wrong_is_one_line(recorded, tmp_path, changes, message):
     with pytest.raises(PotstillError, match=message) as error:
-        finish(Options(("mlp:8",), data=changed(recorded, **changes), hours=1.0, updates=5), tmp_path / "run")
+        finish(Options(("mlp:8",), data=(changed(recorded, **changes),), hours=1.0, updates=5), tmp_path / "run")
     assert "\n" not in str(error.value)
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_shard_is_one_line(recorded, tmp_path):
     path = recorded / "play-0001.npz"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(PotstillError, match="its checksum is not the manifest's"):
-        finish(Options(("mlp:8",), data=recorded, hours=1.0, updates=5), tmp_path / "run")
+        finish(Options(("mlp:8",), data=(recorded,), hours=1.0, updates=5), tmp_path / "run")
 
 
 def test_a_shard_that_would_fill_the_memory_is_refused(recorded, tmp_path):
@@ -138,6 +138,6 @@ def test_a_shard_that_would_fill_the_memory_is_refused(recorded, tmp_path):
     manifest["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(PotstillError, match="it is too large"):
         finish(
-            Options(("mlp:8",), data=changed(recorded, shards=manifest["shards"]), hours=1.0, updates=5),
+            Options(("mlp:8",), data=(changed(recorded, shards=manifest["shards"]),), hours=1.0, updates=5),
             tmp_path / "run",
         )

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from potstill import PotstillError
-from potstill.networks import NetworkSpec, build, fold_batch_norm, num_parameters, with_batch_norm
+from potstill.networks import MultiHead, NetworkSpec, build, fold_batch_norm, num_parameters, with_batch_norm
 
 
 @pytest.mark.parametrize(
@@ -33,31 +33,35 @@ def test_a_fresh_network_tells_frames_apart():
     assert build(NetworkSpec.parse("net3"), (4, 84, 84), 6)(frames).std(0).mean() > 0.01
 
 
-@pytest.mark.parametrize(("spec", "shape"), [("net3", (4, 84, 84)), ("mlp:16-8", (5,)), ("mlp:16-8:tanh", (5,))])
-def test_folded_batch_norm_computes_the_same_in_the_network_that_was_named(spec, shape):
+@pytest.mark.parametrize(
+    ("spec", "shape", "own"),
+    [("net3", (4, 84, 84), 0), ("cnn:8-8-8:16/16", (4, 84, 84), 2), ("mlp:16-8", (5,), 0), ("mlp:16/8:tanh", (5,), 2)],
+)
+def test_folded_batch_norm_computes_the_same_in_the_network_that_was_named(spec, shape, own):
     torch.manual_seed(0)
     plain = build(NetworkSpec.parse(spec), shape, 6)
-    learner = with_batch_norm(plain)
+    learner = with_batch_norm(MultiHead.join([plain], own=own))
     optimizer = torch.optim.Adam(learner.parameters(), 0.01)
     for _ in range(20):
-        loss = learner(torch.rand(16, *shape) * 3 - 1).square().mean()
+        [outputs] = learner(torch.rand(16, *shape) * 3 - 1, {0: 16})
+        loss = outputs.square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    folded = fold_batch_norm(learner)
+    folded = fold_batch_norm(learner).of(0)
     assert [(n, p.shape) for n, p in folded.named_parameters()] == [(n, p.shape) for n, p in plain.named_parameters()]
     observations = torch.rand(32, *shape) * 3 - 1
     assert not torch.allclose(folded(observations), plain(observations), atol=0.1)
-    torch.testing.assert_close(folded(observations), learner.eval()(observations), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded(observations), learner.eval()(observations, {0: 32})[0], rtol=1e-4, atol=1e-5)
 
 
 def test_folding_leaves_the_learner_as_it_is_and_a_plain_network_alike():
-    learner = with_batch_norm(build(NetworkSpec.parse("mlp:4"), (3,), 2))
+    learner = with_batch_norm(MultiHead.join([build(NetworkSpec.parse("mlp:4"), (3,), 2)], own=0))
     before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
     fold_batch_norm(learner)
     assert learner.training
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.state_dict().items())
-    plain = build(NetworkSpec.parse("mlp:4"), (3,), 2)
+    plain = MultiHead.join([build(NetworkSpec.parse("mlp:4"), (3,), 2)], own=0)
     folded = fold_batch_norm(plain)
     torch.testing.assert_close(folded.state_dict(), plain.state_dict(), rtol=0, atol=0)
     assert next(folded.parameters()) is not next(plain.parameters())
@@ -67,3 +71,30 @@ def test_folding_leaves_the_learner_as_it_is_and_a_plain_network_alike():
 def test_observations_it_cannot_see_are_refused(spec, shape):
     with pytest.raises(PotstillError, match="the observations are"):
         build(NetworkSpec.parse(spec), shape, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "actions", "parameters"),
+    # Rusu et al. 2016, table 3; the published numbers come out with a Pong of 3 actions.
+    [
+        ("multitask-3", (3, 3, 6), 1_882_668),
+        ("multitask-3", (3, 6, 6), 1_883_055),
+        ("multitask-10", (9, 4, 9, 3, 9, 3, 6, 18, 18, 6), 6_756_721),
+        ("multitask-10", (9, 4, 9, 3, 9, 6, 6, 18, 18, 6), 6_757_108),
+    ],
+)
+def test_the_papers_multi_task_networks_have_its_parameter_counts(name, actions, parameters):
+    spec = NetworkSpec.parse(name)
+    networks = [build(spec, (4, 84, 84), outputs) for outputs in actions]
+    assert num_parameters(MultiHead.join(networks, own=2)) == parameters
+
+
+def test_every_head_answers_its_part_of_the_batch_as_its_network_does_alone():
+    torch.manual_seed(0)
+    joined = MultiHead.join([build(NetworkSpec.parse("mlp:8/4"), (3,), outputs) for outputs in (2, 5)], own=2)
+    observations = torch.rand(7, 3)
+    second, first = joined(observations, {1: 3, 0: 4})
+    torch.testing.assert_close(second, joined.of(1)(observations[:3]))
+    torch.testing.assert_close(first, joined.of(0)(observations[3:]))
+    assert joined.of(0).trunk[0] is joined.of(1).trunk[0], "the trunk is one"
+    assert joined.of(0).trunk[2] is not joined.of(1).trunk[2]

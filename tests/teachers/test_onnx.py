@@ -123,8 +123,8 @@ def test_it_may_see_a_part_of_what_the_task_shows(tmp_path):
     policy = load(path)
     assert policy.observation_shape == (2,)
     with pytest.raises(PotstillError, match="--teacher-sees"):
-        plan(Options(("mlp:8",), path))
-    teacher = plan(Options(("mlp:8",), path, teacher_sees="2:")).teacher
+        plan(Options(("mlp:8",), (path,)))
+    teacher = plan(Options(("mlp:8",), (path,), teacher_sees="2:")).lessons[0].teacher
     np.testing.assert_allclose(teacher.outputs(OBSERVATIONS), OBSERVATIONS[:, 2:] @ WEIGHT[2:] + BIAS, rtol=1e-5)
 
 

@@ -41,6 +41,10 @@ class Distill:
     """Distil a teacher into one student or several, score them all, and write a report.
 
     potstill distill --teacher my.zip --task ALE/Pong-v5 --student net1 net3 --out runs/pong
+
+    Teachers of several tasks become one network, with a trunk for all and a head for each (multi-task distillation):
+
+    potstill distill --teacher zoo:pong breakout.zip qbert.zip --student multitask-3 --out runs/three
     """
 
     options: Flat[Options]
@@ -91,7 +95,7 @@ class Demo:
 def demo_options() -> Options:
     """What `potstill demo` distils."""
     return Options(
-        teacher=Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors")),
+        teacher=(Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors")),),
         student=("net1", "net2", "net3"),
         hours=2.0,
         updates=1000,
@@ -145,8 +149,10 @@ class Record:
         from potstill.distill.plan import plan
         from potstill.distill.run import record
 
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
-        show_progress(record(plan(Options(student=(), **given)), self.out, command))
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "teacher", "task")}
+        task = () if self.task is None else (self.task,)
+        options = Options(student=(), teacher=(self.teacher,), task=task, **given)
+        show_progress(record(plan(options), self.out, command))
         print(self.out)
 
 
@@ -230,7 +236,7 @@ class Evaluate:
     policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read."""
     task: str | None = None
-    """What to play; default: what the file says."""
+    """What to play; default: what the files say, all tasks of a multi-task student."""
     sees: str | None = None
     """What the policies see of longer vectors or of a Dict of them, where their files don't say it: keys or slices,
     as in goal,position or 0:4,6:."""
@@ -258,9 +264,10 @@ class Evaluate:
         from potstill.distill.plan import check_plays
         from potstill.evaluate import Player
         from potstill.machine import check_device, versions
+        from potstill.policies import of_task
         from potstill.policy import Policy
         from potstill.tasks import Task, make_task
-        from potstill.teachers import load
+        from potstill.teachers import load_all
 
         if not self.policy:
             raise PotstillError("evaluate: name at least one POLICY file")
@@ -271,23 +278,25 @@ class Evaluate:
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         check_device(self.device)
-        of_task: dict[Task, list[tuple[Path, Policy]]] = {}
+        by_task: dict[Task, list[tuple[Path, Policy]]] = {}
         for path in self.policy:
-            policy = load(path, self.task, self.trust).to(self.device)
-            task_id = self.task or policy.task
-            if task_id is None:
-                raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
-            if self.act == "sample" and policy.outputs_are == "q":
-                raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
-            task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
-            if self.sees is not None and policy.sees is None:
-                policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
-            check_plays(policy, task, str(path))
-            of_task.setdefault(task, []).append((path, policy))
+            policies = load_all(path, self.task, self.trust)
+            for policy in [of_task(policies, self.task, path)] if self.task else policies:
+                policy.to(self.device)
+                task_id = self.task or policy.task
+                if task_id is None:
+                    raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+                if self.act == "sample" and policy.outputs_are == "q":
+                    raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
+                task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
+                if self.sees is not None and policy.sees is None:
+                    policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
+                check_plays(policy, task, str(path))
+                by_task.setdefault(task, []).append((path, policy))
         records: list[dict[str, Any]] = []
-        for task, policies in of_task.items():
-            players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in policies]
-            for (path, _), score in zip(policies, score_policies(players, task, self), strict=True):
+        for task, named in by_task.items():
+            players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
+            for (path, _), score in zip(named, score_policies(players, task, self), strict=True):
                 record = score.record()
                 records.append(
                     {"file": str(path), "task": task.id, "protocol": task.protocol.record(), "score": record}
@@ -330,18 +339,21 @@ class Inspect:
 
     def run(self, command: list[str]) -> None:
         from potstill.files import sha256
-        from potstill.teachers import find, load
+        from potstill.networks import num_parameters
+        from potstill.policies import as_one
+        from potstill.teachers import find, load_all
 
         path = find(self.file)
-        policy = load(path, self.task, self.trust)
+        policies = load_all(path, self.task, self.trust)
+        policy, several = policies[0], len(policies) > 1
         facts: dict[str, Any] = {
             "file": str(self.file),
             "sha256": sha256(path),
             "network": str(policy.spec),
-            "parameters": policy.num_parameters,
+            "parameters": num_parameters(as_one(policies)) if several else policy.num_parameters,
             "observations": f"{policy.observation_dtype} {list(policy.observation_shape)}",
-            "outputs": f"{policy.num_actions} {OUTPUTS[policy.outputs_are]}",
-            "task": policy.task,
+            "outputs": ", ".join(f"{each.num_actions} {OUTPUTS[each.outputs_are]}" for each in policies),
+            "task": [each.task for each in policies] if several else policy.task,
             "temperature": policy.temperature,
             "provenance": policy.provenance,
         }
@@ -349,9 +361,9 @@ class Inspect:
             print(json.dumps(facts))
             return
         for name, value in facts.items():
-            shown = (
-                json.dumps(value) if isinstance(value, dict) else value if value is not None else "not said: use --task"
-            )
+            if isinstance(value, dict | list):
+                value = json.dumps(value)
+            shown = value if value is not None else "not said: use --task"
             print(f"{name:13}{printable(str(shown))}")
 
 

@@ -91,9 +91,22 @@ def show_bench(measured: dict[str, Measured]) -> None:
 
 
 def show_result(out: Path, page: Path) -> None:
-    """The table of a finished run."""
+    """The tables of a finished run, one a task."""
     result = read_json(out / "result.json")
-    teacher = result["teachers"][0]
+    console = Console(width=None if Console().is_terminal else 110, highlight=False)
+    for index, teacher in enumerate(result["teachers"]):
+        console.print(_task_table(result, index, teacher))
+    for student in result["students"]:
+        if "geometric_mean" in student:
+            console.print(
+                f"{student['name']}: {_interval(student['geometric_mean'], 3)} of its teachers, geometric mean"
+            )
+    seconds = result["budget"]["seconds"]
+    console.print(", ".join(f"{name} {seconds[name]:.0f} s" for name in seconds))
+    console.print(f"students  {out / 'students'}\nreport    {page}", soft_wrap=True)
+
+
+def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> Table:
     score, epsilon = teacher["score"], result["protocol"]["epsilon"]
     played = f"{score['episodes']} episodes each, ε = {epsilon}" if score else "not scored: no --teacher"
     table = Table(title=f"{teacher['task']}, {played}")
@@ -107,21 +120,19 @@ def show_result(out: Path, page: Path) -> None:
         "1",
         "",
     )
+    # One network for all tasks takes the place of all teachers.
+    of_all = sum(each["parameters"] for each in result["teachers"])
     for student in result["students"]:
-        task = student["tasks"][0]
+        task = student["tasks"][index]
         table.add_row(
             student["name"],
             f"{student['parameters']:,}",
-            f"{student['parameters'] / teacher['parameters']:.1%}" if teacher["parameters"] else "–",
+            f"{student['parameters'] / of_all:.1%}" if of_all else "–",
             _interval(task["score"], 1),
             _interval(task["normalised"], 3),
             "–" if task["agreement"] is None else f"{task['agreement']:.1%}",
         )
-    console = Console(width=None if Console().is_terminal else 110, highlight=False)
-    console.print(table)
-    seconds = result["budget"]["seconds"]
-    console.print(", ".join(f"{name} {seconds[name]:.0f} s" for name in seconds))
-    console.print(f"students  {out / 'students'}\nreport    {page}", soft_wrap=True)
+    return table
 
 
 def show_training(out: Path) -> None:

@@ -1,6 +1,6 @@
 """The point a run goes on from: weights, optimisers, random states, environments and the memory.
 
-One hour's rows of the memory are one sealed file; the rest is the state file that names them.
+One hour's rows of a task's memory are one sealed file; the rest is the state file that names them.
 """
 
 from pathlib import Path
@@ -21,25 +21,26 @@ def save(folder: Path, state: State, options: Options) -> None:
     Raises:
         PotstillError: the disk is full or can't be written; the last checkpoint is as it was.
     """
-    oldest = max(0, state.memory.rows - state.memory.capacity)
+    oldest = max(0, state.memories[0].rows - state.memories[0].capacity)
     shards = [hour for hour in range(1, hours_played(state, options) + 1) if rows_until(hour, options) > oldest]
     for hour in shards:
-        if not (folder / _shard(hour)).exists():
-            state.memory.seal(folder / _shard(hour), rows_until(hour - 1, options), rows_until(hour, options))
+        for index, memory in enumerate(state.memories):
+            if not (folder / _shard(hour, index)).exists():
+                memory.seal(folder / _shard(hour, index), rows_until(hour - 1, options), rows_until(hour, options))
     content = {
         "hours": state.hours,
         "updates": state.updates,
         "seconds": state.seconds,
         "play_rng": state.play_rng.bit_generator.state,
         "sample_rng": state.sample_rng.bit_generator.state,
-        "envs": state.envs and state.envs.snapshot(),
+        "envs": [envs.snapshot() for envs in state.envs],
         "shards": shards,
     }
     tensors: dict[str, Tensor] = {}
     for student in state.students:
         tensors |= saved_state.pack(student.name, student.learner, student.optimizer)
     saved_state.write(folder / STATE, content, tensors)
-    saved_state.remove_strays(folder, {STATE, *map(_shard, shards)})
+    saved_state.remove_strays(folder, _named(shards, state))
 
 
 def exists(folder: Path) -> bool:
@@ -65,16 +66,21 @@ def load(folder: Path, state: State, options: Options) -> None:
         shards: list[int] = content["shards"]
     except saved_state.DAMAGED as error:
         raise saved_state.damaged(path, error) from error
-    saved_state.remove_strays(folder, {STATE, *map(_shard, shards)})
-    state.memory.rows = rows_until(shards[0] - 1, options)
-    for hour in shards:
-        try:
-            state.memory.unseal(folder / _shard(hour))
-        except PotstillError as error:
-            raise PotstillError(f"{error}; start again without --resume") from error
-    if state.envs is not None:
-        state.envs.restore(content["envs"])
+    saved_state.remove_strays(folder, _named(shards, state))
+    for index, memory in enumerate(state.memories):
+        memory.rows = rows_until(shards[0] - 1, options)
+        for hour in shards:
+            try:
+                memory.unseal(folder / _shard(hour, index))
+            except PotstillError as error:
+                raise PotstillError(f"{error}; start again without --resume") from error
+    for envs, snapshot in zip(state.envs, content["envs"], strict=True):
+        envs.restore(snapshot)
 
 
-def _shard(hour: int) -> str:
-    return f"memory-{hour:04}.npz"
+def _shard(hour: int, index: int) -> str:
+    return f"memory-{hour:04}-{index}.npz"
+
+
+def _named(shards: list[int], state: State) -> set[str]:
+    return {STATE, *(_shard(hour, index) for hour in shards for index in range(len(state.memories)))}

@@ -1,14 +1,15 @@
 """The loop: the teacher plays and labels, the students learn.
 
 Each hour of play (54,000 control steps) is followed by its updates, as in Rusu et al. 2016, section
-3. Several students learn from the same minibatches. It is a generator: whoever drives it logs,
-saves, shows progress and stops.
+3. Several tasks have a teacher, a memory and a head each; several students learn from the same
+minibatches. It is a generator: whoever drives it logs, saves, shows progress and stops.
 """
 
 import copy
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,11 +27,12 @@ from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.memory import Replay, Sample
-from potstill.networks import fold_batch_norm, scale, with_batch_norm
-from potstill.networks.build import Network
+from potstill.networks import MultiHead, fold_batch_norm, num_parameters, scale, with_batch_norm
+from potstill.policies import as_one, use
 from potstill.policy import Policy
 from potstill.tasks import Envs
 
+MIXED = os.environ.get("MIXED") == "1"
 REPORT_EVERY = 50
 """Updates between two progress records."""
 DEFAULT_RATE = {("adam", True): 2e-2, ("adam", False): 1.5e-3, ("rmsprop", True): 2.5e-4, ("rmsprop", False): 2.5e-4}
@@ -47,27 +49,33 @@ WARMUP = 0.1
 
 @dataclass
 class Student:
-    """A policy that learns."""
+    """A network that learns, for one task or for several."""
 
     name: str
-    policy: Policy
-    """As it was at the end of the last hour: what plays and what is saved."""
-    learner: Network
-    """The policy's network as it learns, batch-normalised or not."""
+    policies: list[Policy]
+    """One a task, as they were at the end of the last hour: what plays and what is saved."""
+    learner: MultiHead
+    """The policies' network as it learns, batch-normalised or not."""
     optimizer: torch.optim.Optimizer
 
     def keep(self) -> None:
-        """Make the policy what the learner has become."""
-        self.policy.network = fold_batch_norm(self.learner)
+        """Make the policies what the learner has become."""
+        use(self.policies, fold_batch_norm(self.learner))
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the network that is saved."""
+        return num_parameters(as_one(self.policies))
 
 
 @dataclass
 class State:
     """All that changes while the loop runs, and so all that a checkpoint holds."""
 
-    envs: Envs | None
-    """None where play was recorded before."""
-    memory: Replay
+    envs: list[Envs]
+    """A task's each; none where play was recorded before."""
+    memories: list[Replay]
+    """A task's each."""
     students: list[Student]
     play_rng: np.random.Generator
     sample_rng: np.random.Generator
@@ -101,9 +109,9 @@ def rows_until(hour: float, options: Options) -> int:
     return round(min(hour, options.hours) * STEPS_PER_HOUR / options.envs)
 
 
-def updates_until(hour: float, options: Options) -> int:
+def updates_until(hour: float, options: Options, tasks: int = 1) -> int:
     """Updates until the end of an hour."""
-    return round(min(hour, options.hours) * options.updates)
+    return round(min(hour, options.hours) * options.updates * tasks)
 
 
 def window(options: Options) -> int:
@@ -113,7 +121,7 @@ def window(options: Options) -> int:
 
 def hours_played(state: State, options: Options) -> int:
     """Hours of play in the memory, those overwritten included; the last may be a fraction."""
-    return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memory.rows)
+    return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memories[0].rows)
 
 
 def plays_ahead(options: Options, threads: int) -> bool:
@@ -122,15 +130,20 @@ def plays_ahead(options: Options, threads: int) -> bool:
 
 
 def distill(
-    source: Policy | Recording, state: State, options: Options, temperature: float, bf16: bool, threads: int
+    sources: Sequence[Policy | Recording],
+    state: State,
+    options: Options,
+    temperatures: Sequence[float],
+    bf16: bool,
+    threads: int,
 ) -> Iterator[Progress]:
     """Play and learn from `state` on until the options' hours are done.
 
     Args:
-        source: the teacher that plays and labels, it never changes; or what it played and labelled before.
+        sources: for each task the teacher that plays and labels, or what it played and labelled before.
         state: changed in place.
         options: hours, updates, loss and the rest.
-        temperature: of the loss.
+        temperatures: of the loss, for each task.
         bf16: whether updates are computed in bfloat16 (weights stay float32).
         threads: of arithmetic.
     """
@@ -141,14 +154,17 @@ def distill(
     with workers(threads) as players, workers(len(state.students)) as learners:
 
         def play_until(hour: int) -> Iterator[Progress]:
-            if isinstance(source, Recording):
-                return read(source, state, hour, options)
-            return play(source, state, hour, options, players, threads)
+            # Nothing is learnt within an hour: one task's hour after the other's is what turns by episode would give.
+            for index, source in enumerate(sources):
+                if isinstance(source, Recording):
+                    yield from read(source, state, index, hour, options)
+                else:
+                    yield from play(source, state, index, hour, options, players, threads)
 
         while state.hours < num_hours(options):
             hour = state.hours + 1
             yield from play_until(hour)  # nothing, where it was played ahead
-            learning = learn(state, hour, options, temperature, bf16, learners, threads)
+            learning = learn(state, hour, options, temperatures, bf16, learners, threads)
             playing = [play_until(hour + 1)] if ahead and hour < num_hours(options) else []
             yield from _side_by_side(learning, *playing)
             for student in state.students:
@@ -187,38 +203,39 @@ def _side_by_side(*stages: Iterator[Progress]) -> Iterator[Progress]:
             stop.set()
 
 
-def read(recording: Recording, state: State, hour: int, options: Options) -> Iterator[Progress]:
-    """Remember recorded play until the end of an hour."""
+def read(recording: Recording, state: State, index: int, hour: int, options: Options) -> Iterator[Progress]:
+    """Remember a task's recorded play until the end of an hour."""
     start = time.perf_counter()
-    if (rows := rows_until(hour, options) - state.memory.rows) > 0:
-        recording.read(state.memory, hour, rows)
+    memory = state.memories[index]
+    if (rows := rows_until(hour, options) - memory.rows) > 0:
+        recording.read(memory, hour, rows)
     state.seconds["play"] += time.perf_counter() - start
     yield from ()
 
 
 def play(
-    teacher: Policy, state: State, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
+    teacher: Policy, state: State, index: int, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
 ) -> Iterator[Progress]:
-    """Play, label and remember until the end of an hour."""
-    envs, memory = state.envs, state.memory
-    assert envs is not None
+    """Play a task, label and remember until the end of an hour."""
+    envs, memory = state.envs[index], state.memories[index]
     driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
+    total = rows_until(options.hours, options)
     torch.set_num_threads(1)
     while memory.rows < rows_until(hour, options):
         start = time.perf_counter()
         outputs = label(teacher, envs.observations, pool, threads)
         labelled = time.perf_counter()
         memory.add(envs.observations, envs.age, outputs)
-        for index, student in enumerate(state.students):
-            its = np.arange(index, driven, len(state.students))
+        for number, student in enumerate(state.students):
+            its = np.arange(number, driven, len(state.students))
             if len(its):
-                outputs[its] = student.policy.outputs(envs.observations[its])
+                outputs[its] = student.policies[index].outputs(envs.observations[its])
         envs.step(teacher.choose(outputs, options.play_epsilon, state.play_rng, options.act))
         state.seconds["label"] += labelled - start
         state.seconds["play"] += time.perf_counter() - labelled
         if memory.rows % REPORT_EVERY == 0:
-            total = rows_until(options.hours, options)
-            yield Progress("play", memory.rows * options.envs, total * options.envs, hour)
+            done = sum(memory.rows for memory in state.memories)
+            yield Progress("play", done * options.envs, total * options.envs * len(state.memories), hour)
 
 
 def label(
@@ -233,14 +250,15 @@ def learn(
     state: State,
     hour: int,
     options: Options,
-    temperature: float,
+    temperatures: Sequence[float],
     bf16: bool,
     pool: ThreadPoolExecutor,
     threads: int,
 ) -> Iterator[Progress]:
     """Learn from the play until the end of an hour, as many updates as that calls for."""
-    updates, rows = updates_until(hour, options), rows_until(hour, options)
-    total = updates_until(options.hours, options)
+    tasks = len(state.memories)
+    updates, rows = updates_until(hour, options, tasks), rows_until(hour, options)
+    total = updates_until(options.hours, options, tasks)
     inside = threads_inside(state.students, threads)
     side_by_side = options.device == "cpu" and min(inside, len(state.students)) > 1
     torch.set_num_threads(1 if side_by_side else inside)
@@ -249,11 +267,10 @@ def learn(
         start = time.perf_counter()
         several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
         # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
-        samples = [state.memory.draw(options.batch, state.sample_rng, rows, window(options)) for _ in range(several)]
+        samples = [draw(state, rows, options) for _ in range(several)]
         rates = [learning_rate(update, total, options) for update in range(state.updates, state.updates + several)]
-        means = list(
-            spread(partial(_updates, state.memory, samples, rates, options, temperature, bf16), state.students)
-        )
+        work = partial(_updates, state.memories, samples, rates, options, temperatures, bf16)
+        means = list(spread(work, state.students))
         state.updates += several
         state.seconds["learn"] += time.perf_counter() - start
         if lost := [student.name for student, (loss, _) in zip(state.students, means, strict=True) if not loss < 1e30]:
@@ -263,51 +280,70 @@ def learn(
         yield Progress("learn", state.updates, total, hour, losses, agreement)
 
 
+def draw(state: State, rows: int, options: Options) -> dict[int, Sample]:
+    """A minibatch's samples, by task."""
+    rng, held, tasks = state.sample_rng, window(options), len(state.memories)
+    if MIXED:
+        sizes = [len(part) for part in np.array_split(np.arange(options.batch), tasks)]
+        return {i: state.memories[i].draw(size, rng, rows, held) for i, size in enumerate(sizes)}
+    index = int(rng.integers(tasks)) if tasks > 1 else 0
+    return {index: state.memories[index].draw(options.batch, rng, rows, held)}
+
+
 def threads_inside(students: list[Student], threads: int) -> int:
     """Threads that share one update; tiny networks are faster on one."""
-    return 1 if all(student.policy.num_parameters < TINY for student in students) else threads
+    return 1 if all(student.num_parameters < TINY for student in students) else threads
 
 
 def _updates(
-    memory: Replay,
-    samples: list[Sample],
+    memories: list[Replay],
+    samples: list[dict[int, Sample]],
     rates: list[float],
     options: Options,
-    temperature: float,
+    temperatures: Sequence[float],
     bf16: bool,
     student: Student,
 ) -> tuple[float, float]:
     """Some optimiser steps of one student; returns its mean loss and its agreement with the labels."""
     sums = torch.zeros(2, device=options.device)
     for sample, rate in zip(samples, rates, strict=True):
-        observations, labels = memory.take(*sample)
+        batch = {index: memories[index].take(*where) for index, where in sample.items()}
         for group in student.optimizer.param_groups:
             group["lr"] = rate
-        outputs, loss = update(student, observations, labels, options, temperature, bf16)
-        with torch.no_grad():
-            sums += torch.stack([loss, student.policy.agree(outputs, labels).float().mean()])
+        sums += torch.stack(update(student, batch, options, temperatures, bf16))
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement
 
 
 def update(
-    student: Student, observations: Tensor, labels: Tensor, options: Options, temperature: float, bf16: bool
+    student: Student,
+    batch: dict[int, tuple[Tensor, Tensor]],
+    options: Options,
+    temperatures: Sequence[float],
+    bf16: bool,
 ) -> tuple[Tensor, Tensor]:
-    """One optimiser step on a minibatch; returns the student's outputs before it and the loss."""
+    """One optimiser step on a minibatch, observations and labels by task; returns the loss, and the student's agreement
+    with the labels before it."""
+    observations = torch.cat([observations for observations, _ in batch.values()])
     if observations.dtype == torch.uint8:
         observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
     with torch.autocast(options.device, torch.bfloat16, enabled=bf16):
-        outputs = student.learner(observations)
-    outputs = outputs.float()
-    losses = LOSSES if student.policy.actions is None else GAUSSIAN_LOSSES
-    loss = losses[options.loss](outputs, labels, temperature).mean()
+        outputs = student.learner(observations, {index: len(labels) for index, (_, labels) in batch.items()})
+    losses: list[Tensor] = []
+    agreed: list[Tensor] = []
+    for (index, (_, labels)), said in zip(batch.items(), outputs, strict=True):
+        policy, said = student.policies[index], said.float()
+        of_its_kind = LOSSES if policy.actions is None else GAUSSIAN_LOSSES
+        losses.append(of_its_kind[options.loss](said, labels, temperatures[index]))
+        agreed.append(policy.agree(said.detach(), labels))
+    loss = torch.cat(losses).mean()
     student.optimizer.zero_grad()
     loss.backward()
-    if student.policy.actions is not None:
+    if student.policies[0].actions is not None:
         # Where the teacher is sure, a Gaussian's divergence is a thousand times what it is elsewhere.
         torch.nn.utils.clip_grad_norm_(student.learner.parameters(), MAX_GRADIENT)
     student.optimizer.step()
-    return outputs, loss
+    return loss.detach(), torch.cat(agreed).float().mean()
 
 
 def learning_rate(update: int, total: int, options: Options) -> float:
@@ -318,10 +354,14 @@ def learning_rate(update: int, total: int, options: Options) -> float:
     return peak * min(1.0, (update + 1) / (WARMUP * total)) * 0.5 * (1 + math.cos(math.pi * update / total))
 
 
-def new_student(name: str, policy: Policy, options: Options) -> Student:
-    """A student that begins as `policy`."""
-    learner = with_batch_norm(policy.ours) if options.batch_norm else copy.deepcopy(policy.ours)
+def new_student(name: str, policies: list[Policy], options: Options) -> Student:
+    """A student that begins as `policies`, which from now on share the first one's trunk."""
+    network = as_one(policies)
+    use(policies, network)
+    learner = (with_batch_norm(network) if options.batch_norm else copy.deepcopy(network)).to(options.device)
+    for policy in policies:
+        policy.to(options.device)
     parameters = learner.parameters()
     if options.optimizer == "rmsprop":
-        return Student(name, policy, learner, torch.optim.RMSprop(parameters, lr=0.0))
-    return Student(name, policy, learner, torch.optim.Adam(parameters, lr=0.0, betas=(0.9, 0.99), fused=True))
+        return Student(name, policies, learner, torch.optim.RMSprop(parameters, lr=0.0))
+    return Student(name, policies, learner, torch.optim.Adam(parameters, lr=0.0, betas=(0.9, 0.99), fused=True))

@@ -16,15 +16,19 @@ class Options:
 
     student: tuple[str, ...]
     """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
-    or NAME=NETWORK."""
-    teacher: Path | None = None
+    or NAME=NETWORK. For several teachers multitask-3, multitask-10, or cnn:16-32-32:256/64: layers they share, then
+    after the slash layers that each task has to itself."""
+    teacher: tuple[Path, ...] = ()
     """The policy to distil: a potstill file, a Stable-Baselines3 zip, a state dict, an .onnx file, zoo:pong or
-    hf://owner/repository. `potstill inspect` says whether a file is one."""
-    data: Path | None = None
+    hf://owner/repository. `potstill inspect` says whether a file is one. Several, a task each, are distilled into one
+    student: a trunk, and a head for each."""
+    data: tuple[Path, ...] = ()
     """Learn from play that `potstill record` recorded, instead of playing. With --teacher (the one that played) the
-    students are then scored; without it nothing is played at all, and no environment is needed."""
-    task: str | None = None
-    """What to play: ALE/Pong-v5, CartPole-v1, LunarLander-v3?gravity=-5, … Default: what the teacher's file says."""
+    students are then scored; without it nothing is played at all, and no environment is needed. One a teacher, in
+    their order."""
+    task: tuple[str, ...] = ()
+    """What to play: ALE/Pong-v5, CartPole-v1, LunarLander-v3?gravity=-5, … Default: what the teacher's file says. One
+    a teacher, in their order."""
     teacher_sees: str | None = None
     """What the teacher sees of longer vectors or of a Dict of them: keys or slices, as in goal,position or 0:4,6:."""
     student_sees: str | None = None
@@ -36,9 +40,9 @@ class Options:
     temperature: float | None = None
     """Divides the teacher's outputs in the KL loss. Default: 0.01 for Q-values, 1 for logits."""
     hours: float = 3.0
-    """Hours of play to learn from; one is 54,000 control steps."""
+    """Hours of play to learn from, of each task; one is 54,000 control steps."""
     updates: int = 2500
-    """Minibatch updates after each hour of play (the paper: 10,000)."""
+    """Minibatch updates after each hour of play, for each task (the paper: 10,000)."""
     driver: str = "teacher"
     """Who acts while the teacher labels: teacher, student, or mix:SHARE of the environments driven by the students in
     turn (DAgger), from the second hour on."""
@@ -54,15 +58,15 @@ class Options:
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: a short rise, then down to 0; constant: none of it."""
     envs: int = 60
-    """Copies of the task played in step."""
+    """Copies of a task played in step."""
     play_epsilon: float = 0.05
     """Probability of a random action while the teacher plays for its students."""
     act: Literal["greedy", "sample"] = "greedy"
     """Whether policies take their best action or draw from their distribution, in play and in evaluation."""
     memory_hours: float = 10.0
-    """Hours of play held in memory."""
+    """Hours of play held in memory, of each task."""
     episodes: int = 100
-    """Episodes a score is measured on, for the teacher and each student."""
+    """Episodes a score is measured on, for the teacher and each student, of each task."""
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -96,9 +100,9 @@ class Options:
         if not 0 <= self.play_epsilon <= 1:
             raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
         _ = self.student_share
-        if self.data is not None and self.driver != "teacher":
+        if self.data and self.driver != "teacher":
             raise PotstillError(f"--driver {self.driver}: nobody drives in recorded play; leave out --data or --driver")
-        if self.teacher is None and self.data is not None and self.teacher_sees is not None:
+        if not self.teacher and self.data and self.teacher_sees is not None:
             raise PotstillError("--teacher-sees: there is no --teacher; in --data it has seen already")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
@@ -124,7 +128,7 @@ class Options:
     def record(self) -> dict[str, Any]:
         """The options as JSON; `trust` decides nothing of what is computed."""
         named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "trust"}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in named.items()}
+        return {name: list(map(str, value)) if isinstance(value, tuple) else value for name, value in named.items()}
 
 
 def name_students(specs: tuple[str, ...]) -> dict[str, str]:
@@ -136,7 +140,7 @@ def name_students(specs: tuple[str, ...]) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in specs:
         name, equals, spec = text.rpartition("=")
-        spec, name = (spec, name) if equals else (text, text.replace(":", "_"))
+        spec, name = (spec, name) if equals else (text, text.replace(":", "_").replace("/", "_"))
         if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
             raise PotstillError(f"--student {text}: a name is letters, digits, '-', '_' and '.'")
         if equals and name in named:

@@ -1,4 +1,4 @@
-"""From options to a plan: the teacher read, the task made, everything checked before any work starts."""
+"""From options to a plan: the teachers read, their tasks made, everything checked before any work starts."""
 
 import os
 from dataclasses import asdict, dataclass, replace
@@ -17,28 +17,23 @@ from potstill.machine import check_device, has_bf16
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
-from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
+from potstill.tasks import Envs, EpisodeSeeds, Protocol, Task, make_task
 from potstill.teachers import find, load
 from potstill.version import __version__
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The options with every default resolved."""
+class Lesson:
+    """A task and who teaches it."""
 
-    options: Options
+    task: Task
     teacher: Policy | None
     """None: learn from recorded play, and score nothing."""
     teacher_record: dict[str, Any]
     """The teacher's name, sha256, network, parameters and outputs."""
     recording: Recording | None
-    task: Task
-    students: dict[str, NetworkSpec]
-    student_sees: tuple[tuple[int, int], ...] | None
-    """Which parts of vectors the students see; None: all."""
     temperature: float
     bf16: bool
-    threads: int
 
     @property
     def labeller(self) -> Policy | None:
@@ -47,95 +42,158 @@ class Plan:
             return self.teacher.in_bfloat16()
         return self.teacher
 
+    @property
+    def source(self) -> Policy | Recording:
+        """Where play and labels come from."""
+        source = self.recording or self.labeller
+        assert source is not None
+        return source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options with every default resolved."""
+
+    options: Options
+    lessons: tuple[Lesson, ...]
+    """One a task; a student has a head for each."""
+    students: dict[str, NetworkSpec]
+    student_sees: tuple[tuple[int, int], ...] | None
+    """Which parts of vectors the students see; None: all."""
+    threads: int
+
+    @property
+    def bf16(self) -> bool:
+        """Whether students learn in bfloat16."""
+        return self.lessons[0].bf16
+
+    @property
+    def protocol(self) -> Protocol:
+        """How every task is played."""
+        return self.lessons[0].task.protocol
+
+    @property
+    def sources(self) -> list[Policy | Recording]:
+        """Where each task's play and labels come from."""
+        return [lesson.source for lesson in self.lessons]
+
+    @property
+    def temperatures(self) -> list[float]:
+        return [lesson.temperature for lesson in self.lessons]
+
     def record(self) -> dict[str, Any]:
         """What decides the weights, as JSON: `config.json`'s part that a resumed run must share."""
+        recordings = [lesson.recording for lesson in self.lessons]
         return {
             **self.options.record(),
             "student": {name: str(spec) for name, spec in self.students.items()},
-            "task": self.task.id,
-            "temperature": self.temperature,
+            "task": [lesson.task.id for lesson in self.lessons],
+            "temperature": self.temperatures,
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": self.threads,
-            "teacher_sha256": self.teacher_record["sha256"],
-            "data_sha256": self.recording and sha256(self.recording.folder / MANIFEST),
-            "protocol": self.task.protocol.record(),
+            "teacher_sha256": [lesson.teacher_record["sha256"] for lesson in self.lessons],
+            "data_sha256": [recording and sha256(recording.folder / MANIFEST) for recording in recordings],
+            "protocol": self.protocol.record(),
         }
 
 
-def plan(options: Options, teacher: Policy | None = None) -> Plan:
-    """Resolve the options and check them against the teacher and its task, before any work starts.
+def plan(options: Options, *teachers: Policy) -> Plan:
+    """Resolve the options and check them against the teachers and their tasks, before any work starts.
 
     Args:
         options: of the run.
-        teacher: where it is no file, as of `Policy.from_callable`.
+        teachers: where they are no files, as of `Policy.from_callable`.
 
     Raises:
         PotstillError: something doesn't fit; the message names it.
     """
     options.check()
     check_device(options.device)
-    recording = Recording.open(options.data) if options.data else None
-    if recording:
-        options = replace(
-            options, envs=recording.envs, play_epsilon=recording.play_epsilon, act=recording.task.protocol.act
-        )
-        if options.hours > recording.hours:
+    recordings = [Recording.open(folder) for folder in options.data]
+    if recordings:
+        options = _as_recorded(options, recordings)
+    lessons = _lessons(options, teachers, recordings)
+    if len({lesson.task.id for lesson in lessons}) < len(lessons):
+        raise PotstillError("two teachers of one task: a student has a head a task; distil them one by one")
+    first = lessons[0].task
+    for task in (lesson.task for lesson in lessons[1:]):
+        if (task.observation_shape, task.protocol) != (first.observation_shape, first.protocol):
             raise PotstillError(
-                f"--hours {options.hours}: {options.data} holds {recording.hours:g}; add --hours {recording.hours:g}"
+                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that"
+                " share a trunk show the same and are played by the same protocol"
             )
-    teacher, teacher_record, task = _teacher(options, teacher, recording)
-    outputs_are: Meaning = teacher_record["outputs"]
-    if options.act == "sample" and (outputs_are == "q" or (options.loss == "mse" and outputs_are == "logits")):
-        raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
     students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
-    student_sees = None if options.student_sees is None else task.parts("--student-sees", options.student_sees)
+    student_sees = None if options.student_sees is None else first.parts("--student-sees", options.student_sees)
     for spec in students.values():
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
             Policy.new(
-                spec, "logits", task.observation_shape, task.observation_dtype, task.num_outputs, sees=student_sees
+                spec, "logits", first.observation_shape, first.observation_dtype, first.num_outputs, sees=student_sees
             )
-    if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * task.protocol.stack:
+    if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * first.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and has_bf16(options.device))
-    return Plan(
-        options=options,
-        teacher=teacher,
-        teacher_record=teacher_record,
-        recording=recording,
-        task=task,
-        students=students,
-        student_sees=student_sees,
-        temperature=options.temperature or TEMPERATURE[outputs_are],
-        bf16=bf16,
-        threads=options.threads or os.cpu_count() or 1,
-    )
+    return Plan(options, lessons, students, student_sees, options.threads or os.cpu_count() or 1)
 
 
-def _teacher(
-    options: Options, teacher: Policy | None, recording: Recording | None
-) -> tuple[Policy | None, dict[str, Any], Task]:
-    """The teacher, what a result says of it, and what it plays."""
-    if teacher is not None:
-        name, record = str(teacher.spec), {"name": str(teacher.spec), "sha256": None}
-    elif options.teacher is not None:
-        name, path = str(options.teacher), find(options.teacher)
-        teacher, record = load(path, options.task, options.trust), {"name": path.stem, "sha256": sha256(path)}
-    elif recording is not None:
-        return None, recording.teacher, recording.task
-    else:
+def _as_recorded(options: Options, recordings: list[Recording]) -> Options:
+    """The options as the play was recorded."""
+    first = recordings[0]
+    for folder, recording in zip(options.data, recordings, strict=True):
+        if options.hours > recording.hours:
+            raise PotstillError(
+                f"--hours {options.hours}: {folder} holds {recording.hours:g}; add --hours {recording.hours:g}"
+            )
+        if (recording.envs, recording.play_epsilon) != (first.envs, first.play_epsilon):
+            raise PotstillError(f"--data {folder}: recorded with other --envs or --play-epsilon than {options.data[0]}")
+    return replace(options, envs=first.envs, play_epsilon=first.play_epsilon, act=first.task.protocol.act)
+
+
+def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Recording]) -> tuple[Lesson, ...]:
+    count = len(teachers or options.teacher or recordings)
+    if not count:
         raise PotstillError("name the policy to distil with --teacher, or recorded play with --data")
-    if recording and record["sha256"] != recording.teacher["sha256"]:
-        raise PotstillError(f"--teacher {name} is not the one that played --data {options.data}")
-    task_id = options.task or (recording.task.id if recording else teacher.task)
+    for flag, given in (("task", options.task), ("data", options.data)):
+        if given and len(given) != count:
+            raise PotstillError(f"--{flag} {' '.join(map(str, given))}: name one for each of {count} teachers")
+    lessons: list[Lesson] = []
+    for index in range(count):
+        wanted = options.task[index] if options.task else None
+        recording = recordings[index] if recordings else None
+        if teachers:
+            teacher = teachers[index]
+            name, record = str(teacher.spec), dict[str, Any](name=str(teacher.spec), sha256=None)
+        elif options.teacher:
+            name, path = str(options.teacher[index]), find(options.teacher[index])
+            teacher, record = load(path, wanted, options.trust), dict[str, Any](name=path.stem, sha256=sha256(path))
+        else:
+            teacher, name, record = None, "", recordings[index].teacher
+        if teacher is None:
+            task = recordings[index].task
+        else:
+            task = _task(options, teacher, wanted, name, recording)
+            if recording and record["sha256"] != recording.teacher["sha256"]:
+                raise PotstillError(f"--teacher {name} is not the one that played --data {recording.folder}")
+            if recording and task != recording.task:
+                raise PotstillError(f"--data {recording.folder} is play of {recording.task.id}, or by another protocol")
+            record = {**record, **describe(teacher)}
+        outputs_are: Meaning = record["outputs"]
+        if options.act == "sample" and (outputs_are == "q" or (options.loss == "mse" and outputs_are == "logits")):
+            raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
+        quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
+        temperature = options.temperature or TEMPERATURE[outputs_are]
+        lessons.append(Lesson(task, teacher, record, recording, temperature, quick or options.precision == "bf16"))
+    return tuple(lessons)
+
+
+def _task(options: Options, teacher: Policy, wanted: str | None, name: str, recording: Recording | None) -> Task:
+    """What a teacher plays."""
+    task_id = wanted or (recording.task.id if recording else teacher.task)
     if task_id is None:
         raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
     task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
     if options.teacher_sees is not None:
         teacher.seeing(task.parts("--teacher-sees", options.teacher_sees), task.observation_shape)
     check_plays(teacher, task, name)
-    if recording and task != recording.task:
-        raise PotstillError(f"--data {options.data} is play of {recording.task.id}, or by another protocol")
-    return teacher, {**record, **describe(teacher)}, task
+    return task
 
 
 def describe(teacher: Policy) -> dict[str, Any]:
@@ -177,49 +235,64 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
 
 
 def new_state(plan: Plan) -> State:
-    """Environments, an empty memory and fresh students, all from the seed."""
-    options, task = plan.options, plan.task
+    """Environments, empty memories and fresh students, all from the seed."""
+    options = plan.options
     ahead = rows_until(1, options) if plays_ahead(options, plan.threads) else 0
-    rows = max(min(window(options) + ahead, rows_until(options.hours, options)), task.protocol.stack)
+    rows = max(min(window(options) + ahead, rows_until(options.hours, options)), plan.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
-    actions = plan.teacher_record.get("actions")
-    actions = actions and read_actions(actions, task.num_actions)
-    outputs_are = plan.teacher_record["outputs"] if options.loss == "mse" or actions else "logits"
     for index, (name, spec) in enumerate(plan.students.items()):
-        provenance: dict[str, Any] = {
-            "method": "policy distillation (Rusu et al. 2016)",
-            "teacher": plan.teacher_record["name"],
-            "teacher_sha256": plan.teacher_record["sha256"],
-            "loss": options.loss,
-            "temperature": plan.temperature,
-            "hours": options.hours,
-            "seed": options.seed,
-            "potstill": __version__,
-        }
-        if task.protocol.time_feature:
-            provenance["time_feature"] = True
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
-            policy = Policy.new(
-                spec, outputs_are, task.observation_shape, task.observation_dtype, task.num_actions,
-                plan.student_sees, task=task.id, provenance=provenance, actions=actions,
-            )  # fmt: skip
-        policy.to(options.device)
-        students.append(new_student(name, policy, options))
-    envs = None if plan.recording else Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads)
-    return State(
-        envs=envs,
-        memory=Replay(
+            policies = [_fresh(spec, lesson, plan) for lesson in plan.lessons]
+        students.append(new_student(name, policies, options))
+    envs = [
+        Envs(lesson.task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads)
+        for lesson in plan.lessons
+        if lesson.recording is None
+    ]
+    memories = [
+        Replay(
             rows,
             options.envs,
-            task.observation_shape,
-            task.protocol.stack,
-            getattr(torch, task.observation_dtype),
-            task.num_outputs,
+            lesson.task.observation_shape,
+            lesson.task.protocol.stack,
+            getattr(torch, lesson.task.observation_dtype),
+            lesson.task.num_outputs,
             options.device,
-        ),
-        students=students,
-        play_rng=play_rng,
-        sample_rng=sample_rng,
+        )
+        for lesson in plan.lessons
+    ]
+    return State(envs, memories, students, play_rng, sample_rng)
+
+
+def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:
+    """A policy that is to learn a lesson."""
+    options, task, teacher = plan.options, lesson.task, lesson.teacher_record
+    actions = teacher.get("actions")
+    actions = actions and read_actions(actions, task.num_actions)
+    of_all = [other.teacher_record for other in plan.lessons]
+    several = len(of_all) > 1
+    provenance: dict[str, Any] = {
+        "method": "policy distillation (Rusu et al. 2016)",
+        "teacher": [other["name"] for other in of_all] if several else teacher["name"],
+        "teacher_sha256": [other["sha256"] for other in of_all] if several else teacher["sha256"],
+        "loss": options.loss,
+        "temperature": plan.temperatures if several else lesson.temperature,
+        "hours": options.hours,
+        "seed": options.seed,
+        "potstill": __version__,
+    }
+    if task.protocol.time_feature:
+        provenance["time_feature"] = True
+    return Policy.new(
+        spec,
+        teacher["outputs"] if options.loss == "mse" or actions else "logits",
+        task.observation_shape,
+        task.observation_dtype,
+        task.num_actions,
+        plan.student_sees,
+        task=task.id,
+        provenance=provenance,
+        actions=actions,
     )

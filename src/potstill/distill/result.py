@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from potstill.distill.loop import Progress, num_hours
-from potstill.distill.plan import Plan
-from potstill.evaluate import Player, Score, evaluate, normalised, random_player, relative
+from potstill.distill.options import Options
+from potstill.distill.plan import Lesson, Plan
+from potstill.evaluate import Player, Score, evaluate, geometric_mean, normalised, random_player, relative
+from potstill.evaluate.statistics import Estimate
+from potstill.networks import num_parameters
+from potstill.policies import as_one
 from potstill.policy import Policy
 from potstill.tasks.spec import Act
 
@@ -16,75 +21,106 @@ RANDOM_SHARE = 0.25
 """Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
 
 
-def score(
-    plan: Plan, students: dict[str, Policy]
-) -> Generator[Progress, None, tuple[dict[str, Score], dict[str, float]]]:
-    """Score the teacher, the students and chance; and how often students agree with the teacher on its states."""
-    options, task, teacher = plan.options, plan.task, plan.teacher
+@dataclass(frozen=True)
+class Played:
+    """What was played of a task."""
+
+    scores: dict[str, Score]
+    agreement: dict[str, float]
+    """Share of the teacher's states on which each student's best action is the teacher's."""
+
+
+def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, None, list[Played | None]]:
+    """Score the teachers, the students and chance on each task; None for those that have no teacher to compare with."""
+    options = plan.options
+    lists = [_players(lesson, index, students, options) for index, lesson in enumerate(plan.lessons)]
+    total, done = sum(player.episodes for players in lists for player in players.values()), 0
+    played: list[Played | None] = []
+    for index, (lesson, players) in enumerate(zip(plan.lessons, lists, strict=True)):
+        if not players:
+            played.append(None)
+            continue
+        returns = [[0.0] * player.episodes for player in players.values()]
+        agreed, states = np.zeros(len(students), np.int64), 0
+        watched = [policies[index] for policies in students.values()]
+        for tally in evaluate(list(players.values()), lesson.task, options.seed, plan.threads, watched):
+            for player, episode, score in tally.finished:
+                returns[player][episode] = score
+            done += len(tally.finished)
+            states += tally.states
+            agreed += tally.agreed
+            yield Progress("evaluate", done, total, num_hours(options))
+        scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
+        played.append(Played(scores, dict(zip(students, (agreed / states).tolist(), strict=True))))
+    return played
+
+
+def _players(lesson: Lesson, index: int, students: dict[str, list[Policy]], options: Options) -> dict[str, Player]:
+    """Everybody who plays a lesson's task."""
+    task, teacher, episodes = lesson.task, lesson.teacher, options.episodes
     if teacher is None:
-        return {}, {}
+        return {}
     act, epsilon = task.protocol.act, task.protocol.epsilon
-    episodes = options.episodes
     players = {"teacher": Player(teacher, act, epsilon, episodes)}
-    players |= {f"student {name}": Player(policy, act, epsilon, episodes) for name, policy in students.items()}
+    players |= {f"student {name}": Player(of[index], act, epsilon, episodes) for name, of in students.items()}
     if teacher.outputs_are != "q":
         players["teacher, other act"] = Player(teacher, _other(act), epsilon, episodes)
-    players["random"] = random_player(task, math.ceil(episodes * RANDOM_SHARE))
-    returns = [[0.0] * player.episodes for player in players.values()]
-    agreed = np.zeros(len(students), np.int64)
-    states = done = 0
-    for tally in evaluate(list(players.values()), task, options.seed, plan.threads, list(students.values())):
-        for player, episode, score in tally.finished:
-            returns[player][episode] = score
-        done += len(tally.finished)
-        states += tally.states
-        agreed += tally.agreed
-        yield Progress("evaluate", done, sum(map(len, returns)), num_hours(options))
-    scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
-    return scores, dict(zip(students, (agreed / states).tolist(), strict=True))
+    return players | {"random": random_player(task, math.ceil(episodes * RANDOM_SHARE))}
 
 
-def results(
-    plan: Plan, students: dict[str, Policy], scores: dict[str, Score], agreement: dict[str, float]
-) -> dict[str, Any]:
+def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played | None]) -> dict[str, Any]:
     """`result.json`'s part about policies; null where nothing was played."""
-    options, task = plan.options, plan.task
-    act = task.protocol.act
-
-    def record(of: str) -> dict[str, Any] | None:
-        return scores[of].record() if of in scores else None
-
-    teacher_record = {"task": task.id, **plan.teacher_record, "score": record("teacher")}
-    if "teacher, other act" in scores:
-        teacher_record["other_act"] = {"act": _other(act), "score": record("teacher, other act")}
+    teachers: list[dict[str, Any]] = []
+    for lesson, of in zip(plan.lessons, played, strict=True):
+        scores = of.scores if of else {}
+        teacher: dict[str, Any] = {"task": lesson.task.id, **lesson.teacher_record, "score": _record(scores, "teacher")}
+        if "teacher, other act" in scores:
+            act = _other(lesson.task.protocol.act)
+            teacher["other_act"] = {"act": act, "score": _record(scores, "teacher, other act")}
+        teachers.append({**teacher, "random": _record(scores, "random")})
     records: list[dict[str, Any]] = []
-    for name, student in students.items():
-        ratio = share = None
-        if scores:
-            score = scores[f"student {name}"]
-            ratio = relative(score, scores["teacher"])
-            share = normalised(score, scores["teacher"], scores["random"])
-        played = {
-            "task": task.id,
-            "score": record(f"student {name}"),
-            "relative": ratio and ratio.record(),
-            "normalised": share and share.record(),
-            "random": scores["random"].mean if scores else None,
-            "agreement": agreement.get(name),
-        }
+    for name, policies in students.items():
+        ratios = [of and relative(of.scores[f"student {name}"], of.scores["teacher"]) for of in played]
+        tasks = [
+            _task_record(lesson.task.id, name, of, ratio)
+            for lesson, of, ratio in zip(plan.lessons, played, ratios, strict=True)
+        ]
+        pairs = [(of.scores[f"student {name}"], of.scores["teacher"]) for of in played if of]
+        mean = geometric_mean(pairs) if len(pairs) == len(tasks) > 1 else None
         records.append(
             {
                 "name": name,
-                "spec": str(student.spec),
-                "parameters": student.num_parameters,
+                "spec": str(policies[0].spec),
+                "parameters": num_parameters(as_one(policies)),
                 "file": f"students/{name}.safetensors",
-                "loss": options.loss,
-                "temperature": plan.temperature,
-                "seed": options.seed,
-                "tasks": [played],
+                "loss": plan.options.loss,
+                "temperature": plan.lessons[0].temperature,
+                "seed": plan.options.seed,
+                "tasks": tasks,
+                **({"geometric_mean": mean.record()} if mean else {}),
             }
         )
-    return {"teachers": [teacher_record], "students": records, "random": record("random")}
+    return {"teachers": teachers, "students": records}
+
+
+def _task_record(task_id: str, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:
+    """What a student's score on a task is."""
+    if played is None:
+        return {"task": task_id, "score": None, "relative": None, "normalised": None, "random": None, "agreement": None}
+    scores = played.scores
+    share = normalised(scores[f"student {name}"], scores["teacher"], scores["random"])
+    return {
+        "task": task_id,
+        "score": _record(scores, f"student {name}"),
+        "relative": ratio and ratio.record(),
+        "normalised": share and share.record(),
+        "random": scores["random"].mean,
+        "agreement": played.agreement[name],
+    }
+
+
+def _record(scores: dict[str, Score], of: str) -> dict[str, Any] | None:
+    return scores[of].record() if of in scores else None
 
 
 def _other(act: Act) -> Act:

@@ -21,6 +21,7 @@ from potstill.distill.result import results, score
 from potstill.errors import PotstillError
 from potstill.files import write_json
 from potstill.machine import machine, versions
+from potstill.policies import save
 from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
 
 
@@ -40,10 +41,9 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     open_run(out, resume, command, plan.record())
     if (out / "result.json").exists():
         return
-    if plan.teacher:
-        plan.teacher.to(plan.options.device)
-    source = plan.recording or plan.labeller
-    assert source is not None
+    for lesson in plan.lessons:
+        if lesson.teacher:
+            lesson.teacher.to(plan.options.device)
     state = new_state(plan)
     before = 0.0
     if resume and checkpoint.exists(out / "checkpoint"):
@@ -56,7 +56,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
         tensorboard(out, state.updates + 1) as write_events,
     ):
-        for progress in distill(source, state, plan.options, plan.temperature, plan.bf16, plan.threads):
+        for progress in distill(plan.sources, state, plan.options, plan.temperatures, plan.bf16, plan.threads):
             if progress.stage == "learn":
                 line = {
                     "hour": progress.hour,
@@ -72,20 +72,21 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                 os.fsync(metrics.fileno())
                 checkpoint.save(out / "checkpoint", state, plan.options)
             yield progress
-    if state.envs:
-        state.envs.close()
-    students = {student.name: student.policy for student in state.students}
-    for name, policy in students.items():
-        policy.network.requires_grad_(False)
-        policy.save(out / "students" / f"{name}.safetensors")
+    for envs in state.envs:
+        envs.close()
+    students = {student.name: student.policies for student in state.students}
+    for name, policies in students.items():
+        for policy in policies:
+            policy.network.requires_grad_(False)
+        save(policies, out / "students" / f"{name}.safetensors")
     budget = {
-        "teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs,
+        "teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs * len(plan.lessons),
         "updates": state.updates,
     }
     seconds = state.seconds
     del state  # the memory: gigabytes that evaluation doesn't need
     evaluation = time.perf_counter()
-    scores, agreement = yield from score(plan, students)
+    played = yield from score(plan, students)
     seconds["evaluate"] = time.perf_counter() - evaluation
     seconds["total"] = before + time.perf_counter() - begun
     result = {
@@ -94,8 +95,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         "seed": plan.options.seed,
         "versions": versions(),
         "machine": machine(plan.threads),
-        "protocol": plan.task.protocol.record(),
-        **results(plan, students, scores, agreement),
+        "protocol": plan.protocol.record(),
+        **results(plan, students, played),
         "budget": {**budget, "seconds": seconds},
     }
     write_json(out / "result.json", result)
@@ -110,18 +111,19 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
     """
     if out.exists() and any(out.iterdir()):
         raise PotstillError(f"--out {out} is not empty: choose another folder")
-    options, teacher = plan.options, plan.labeller
+    options, [lesson] = plan.options, plan.lessons
+    teacher = lesson.labeller
     assert teacher is not None
     teacher.to(options.device)
-    recording = Recording(out, plan.task, plan.teacher_record, options.envs, options.play_epsilon, 0.0, [])
+    recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
     state = new_state(replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0))))
-    assert state.envs is not None
+    memory = state.memories[0]
     with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for hour in range(1, num_hours(options) + 1):
-            first_row = state.memory.rows
-            yield from play(teacher, state, hour, options, pool, plan.threads)
-            seal_hour(recording, state.memory, hour, first_row)
+            first_row = memory.rows
+            yield from play(teacher, state, 0, hour, options, pool, plan.threads)
+            seal_hour(recording, memory, hour, first_row)
             recording = replace(recording, hours=min(hour, options.hours))
             recording.write(command)
             yield Progress("hour", hour, num_hours(options), hour)
-    state.envs.close()
+    state.envs[0].close()

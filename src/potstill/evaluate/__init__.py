@@ -2,13 +2,14 @@
 
 from potstill.evaluate.parallel import Tally, evaluate
 from potstill.evaluate.play import Player, play_episodes, play_threads, random_player
-from potstill.evaluate.statistics import Score, normalised, relative
+from potstill.evaluate.statistics import Score, geometric_mean, normalised, relative
 
 __all__ = [
     "Player",
     "Score",
     "Tally",
     "evaluate",
+    "geometric_mean",
     "normalised",
     "play_episodes",
     "play_threads",

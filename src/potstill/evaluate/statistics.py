@@ -1,5 +1,6 @@
 """Means and ratios of episode returns with bootstrap confidence intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 RESAMPLES = 9999
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ def relative(student: Score, teacher: Score) -> Estimate | None:
     if teacher.mean <= 0:
         return None
     return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
+
+
+def geometric_mean(pairs: Sequence[tuple[Score, Score]]) -> Estimate | None:
+    """The geometric mean over games of student / teacher, as Rusu et al. 2016 average; None where a score isn't
+    positive: it would say nothing."""
+    if not pairs or any(score.mean <= 0 for pair in pairs for score in pair):
+        return None
+
+    def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        # A resample of few episodes may not be positive; it then counts as next to nothing.
+        means = [sample.mean(axis).clip(min=TINY) for sample in samples]
+        logs = [np.log(s) - np.log(t) for s, t in zip(means[::2], means[1::2], strict=True)]
+        return np.exp(np.mean(logs, axis=0))
+
+    return _bootstrap([score for pair in pairs for score in pair], statistic)
 
 
 def normalised(student: Score, teacher: Score, random: Score) -> Estimate | None:

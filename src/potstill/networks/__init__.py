@@ -2,6 +2,7 @@
 
 from potstill.networks.build import (
     GsdeHead,
+    MultiHead,
     Network,
     Normalize,
     Select,
@@ -18,6 +19,7 @@ __all__ = [
     "PAPER",
     "Foreign",
     "GsdeHead",
+    "MultiHead",
     "Network",
     "NetworkSpec",
     "Normalize",

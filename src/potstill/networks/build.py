@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -36,6 +37,42 @@ class Network(nn.Module):
     @property
     def num_outputs(self) -> int:
         return self.head.out_features
+
+
+class MultiHead(nn.Module):
+    """Several tasks in one network: a trunk they share, and on it a head for each ("controller", Rusu et al. 2016)."""
+
+    def __init__(self, trunk: nn.Sequential, heads: Iterable[Network]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleList(heads)
+
+    @classmethod
+    def join(cls, networks: Sequence[Network], own: int) -> "MultiHead":
+        """Networks of the same sizes as one: the first one's trunk for all, and each one's `own` last layers."""
+        shared = len(networks[0].trunk) - own
+        layers = [list(network.trunk) for network in networks]
+        heads = (Network(nn.Sequential(*of[shared:]), n.head) for of, n in zip(layers, networks, strict=True))
+        return cls(nn.Sequential(*layers[0][:shared]), heads)
+
+    def head(self, index: int) -> Network:
+        """A task's own layers."""
+        return cast(Network, self.heads[index])
+
+    def of(self, index: int) -> Network:
+        """The network that plays one task; its layers are those of this one."""
+        head = self.head(index)
+        return Network(nn.Sequential(*self.trunk, *head.trunk), head.head)
+
+    def forward(self, observations: Float[Tensor, "batch ..."], counts: dict[int, int]) -> list[Tensor]:
+        """Each task's outputs for its part of a batch.
+
+        Args:
+            observations: one task's after the other.
+            counts: the tasks' heads, and how many of the observations are theirs.
+        """
+        parts = self.trunk(observations).split(list(counts.values()))
+        return [self.head(index)(part) for index, part in zip(counts, parts, strict=True)]
 
 
 class Select(nn.Module):
@@ -111,7 +148,7 @@ def build(spec: NetworkSpec, observation_shape: tuple[int, ...], num_outputs: in
             layers += [nn.Conv2d(inputs, outputs, size, stride), activation()]
         layers.append(nn.Flatten())
         width = spec.convs[-1] * math.prod(map(_after_convolutions, observation_shape[1:]))
-    for hidden in spec.hidden:
+    for hidden in (*spec.hidden, *spec.controller):
         layers += [nn.Linear(width, hidden), activation()]
         width = hidden
     network = Network(nn.Sequential(*layers), nn.Linear(width, num_outputs))
@@ -122,15 +159,31 @@ def build(spec: NetworkSpec, observation_shape: tuple[int, ...], num_outputs: in
     return network
 
 
-def with_batch_norm(network: Network) -> Network:
+def with_batch_norm(network: MultiHead) -> MultiHead:
     """A copy of a fresh network that learns faster: each layer before an activation is batch-normalised.
 
     Ioffe & Szegedy 2015. Game frames are nearly constant; without it the units see little but the
     background, and students stay at the teacher's mean for thousands of updates (docs/decisions/0003).
     """
+    return _rebuilt(network, _with_batch_norm)
+
+
+def fold_batch_norm(network: MultiHead) -> MultiHead:
+    """A copy without batch normalisation that computes what `network` does in evaluation: it goes into the weights."""
+    return _rebuilt(network, _fold_batch_norm)
+
+
+def _rebuilt(network: MultiHead, change: Callable[[nn.Sequential], list[nn.Module]]) -> MultiHead:
     copied = copy.deepcopy(network)
+    heads = map(copied.head, range(len(copied.heads)))
+    return MultiHead(
+        nn.Sequential(*change(copied.trunk)), (Network(nn.Sequential(*change(head.trunk)), head.head) for head in heads)
+    )
+
+
+def _with_batch_norm(plain: nn.Sequential) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for layer in copied.trunk:
+    for layer in plain:
         layers.append(layer)
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_parameter("bias", None)  # the normalisation's own takes its place
@@ -138,21 +191,19 @@ def with_batch_norm(network: Network) -> Network:
                 layers.append(nn.BatchNorm2d(layer.out_channels, momentum=BATCH_NORM_MOMENTUM))
             else:
                 layers.append(nn.BatchNorm1d(layer.out_features, momentum=BATCH_NORM_MOMENTUM))
-    return Network(nn.Sequential(*layers), copied.head)
+    return layers
 
 
-def fold_batch_norm(network: Network) -> Network:
-    """A copy without batch normalisation that computes what `network` does in evaluation: it goes into the weights."""
-    copied = copy.deepcopy(network).eval()
+def _fold_batch_norm(normalised: nn.Sequential) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for layer in copied.trunk:
+    for layer in normalised.eval():
         if isinstance(layer, nn.BatchNorm2d):
             layers[-1] = fuse_conv_bn_eval(cast(nn.Conv2d, layers[-1]), layer)
         elif isinstance(layer, nn.BatchNorm1d):
             layers[-1] = fuse_linear_bn_eval(cast(nn.Linear, layers[-1]), layer)
         else:
             layers.append(layer)
-    return Network(nn.Sequential(*layers), copied.head)
+    return layers
 
 
 def num_parameters(network: nn.Module) -> int:

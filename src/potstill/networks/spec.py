@@ -1,4 +1,4 @@
-"""Spec strings: `net1`, `cnn:16-16-16:64`, `mlp:64-64`, `mlp:64-64:tanh`, `linear`."""
+"""Spec strings: `net1`, `cnn:16-16-16:64`, `mlp:64-64`, `mlp:64-64:tanh`, `linear`, `cnn:32-64-64:512/128`."""
 
 import re
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ PAPER = {
     "net1": "cnn:16-32-32:256",
     "net2": "cnn:16-16-16:128",
     "net3": "cnn:16-16-16:64",
+    "multitask-3": "cnn:32-64-64:512/128",
+    "multitask-10": "cnn:64-64-64:1500/128",
 }
-"""The networks of Rusu et al. 2016, table 3: the teacher and its 25 %, 7 % and 4 % students."""
+"""The networks of Rusu et al. 2016, table 3: the teacher, its 25 %, 7 % and 4 % students, those of 3 and 10 games."""
 
 MAX_WIDTH = 16_384
 MAX_DEPTH = 32
@@ -30,6 +32,8 @@ class NetworkSpec:
     hidden: tuple[int, ...]
     """Widths of the fully connected layers before the outputs."""
     activation: Activation = "relu"
+    controller: tuple[int, ...] = ()
+    """Widths of those that come after them and are each task's own, where several share the rest."""
 
     @classmethod
     def parse(cls, text: str) -> "NetworkSpec":
@@ -41,19 +45,20 @@ class NetworkSpec:
         if text == "linear":
             return cls("mlp", (), ())
         kind, *parts = PAPER.get(text, text).split(":")
-        if kind == "cnn" and len(parts) == 2 and len(convs := _sizes(parts[0])) == 3 and (hidden := _sizes(parts[1])):
-            return cls("cnn", convs, hidden)
-        if kind == "mlp" and len(parts) in (1, 2) and (hidden := _sizes(parts[0])):
+        if kind == "cnn" and len(parts) == 2 and len(convs := _sizes(parts[0])) == 3 and (dense := _dense(parts[1])):
+            return cls("cnn", convs, dense[0], "relu", dense[1])
+        if kind == "mlp" and len(parts) in (1, 2) and (dense := _dense(parts[0])):
             activation = parts[1] if len(parts) == 2 else "relu"
             if activation == "relu" or activation == "tanh":
-                return cls("mlp", (), hidden, activation)
+                return cls("mlp", (), dense[0], activation, dense[1])
         raise PotstillError(
             f"{text!r} is no network: use {', '.join(PAPER)}, cnn:16-16-16:64 (three convolutions, then layers)"
-            f", mlp:64-64[:tanh] or linear, widths from 1 to {MAX_WIDTH}"
+            f", mlp:64-64[:tanh] or linear, with /128 after its layers for those each of several tasks has to itself;"
+            f" widths from 1 to {MAX_WIDTH}"
         )
 
     def __str__(self) -> str:
-        hidden = "-".join(map(str, self.hidden))
+        hidden = "/".join("-".join(map(str, widths)) for widths in (self.hidden, self.controller) if widths)
         if self.kind == "cnn":
             text = f"cnn:{'-'.join(map(str, self.convs))}:{hidden}"
         elif not self.hidden:
@@ -61,6 +66,13 @@ class NetworkSpec:
         else:
             text = f"mlp:{hidden}" + (":tanh" if self.activation == "tanh" else "")
         return next((name for name, spec in PAPER.items() if spec == text), text)
+
+
+def _dense(text: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """`"512/128"` → ((512,), (128,)); `"64-64"` → ((64, 64), ()); None for anything else."""
+    shared, slash, own = text.partition("/")
+    sizes = _sizes(shared), _sizes(own)
+    return sizes if sizes[0] and (sizes[1] or not slash) else None
 
 
 def _sizes(text: str) -> tuple[int, ...]:

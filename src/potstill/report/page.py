@@ -33,16 +33,16 @@ def write_report(run: Path) -> Path:
     if not isinstance(result, dict) or result.get("schema") != 1:
         raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
     try:
-        scored = result["teachers"][0]["score"] is not None
+        tasks = [_task(result, index) for index in range(len(result["teachers"]))]
         html = (
             _environment()
             .get_template("report.html.jinja")
             .render(
                 result=result,
-                teacher=result["teachers"][0],
+                title=", ".join(dict.fromkeys(teacher["name"] for teacher in result["teachers"])),
+                tasks=tasks,
+                of_all=sum(teacher["parameters"] for teacher in result["teachers"]),
                 command=shlex.join(result["command"]),
-                sizes=_size_plot(result) if scored else "",
-                episodes=_episode_plot(result) if scored else "",
                 curves=_curve_plots(_read_metrics(run / "metrics.jsonl")),
             )
         )
@@ -53,6 +53,15 @@ def write_report(run: Path) -> Path:
     with atomic_write(run / "report.html") as file:
         file.write(html.encode())
     return run / "report.html"
+
+
+def _task(result: dict[str, Any], index: int) -> dict[str, Any]:
+    """What the page shows of one task."""
+    teacher = result["teachers"][index]
+    students = [{**student, "played": student["tasks"][index]} for student in result["students"]]
+    random = teacher.get("random", result.get("random"))  # where runs before 0.2 wrote it
+    plots = [_size_plot(teacher, students), _episode_plot(teacher, students, random)] if teacher["score"] else []
+    return {"teacher": teacher, "students": students, "random": random, "plots": plots}
 
 
 def _environment() -> Environment:
@@ -101,11 +110,11 @@ def _svg(figure: Figure) -> Markup:
     return Markup(buffer.getvalue()[buffer.getvalue().index("<svg") :])
 
 
-def _size_plot(result: dict[str, Any]) -> Markup:
+def _size_plot(teacher: dict[str, Any], students: list[dict[str, Any]]) -> Markup:
     """Normalised score against parameters, with confidence intervals."""
     figure, axes = _axes("Score against size", "parameters", "share of the teacher's score (normalised)")
-    for student, colour in zip(result["students"], _colours(), strict=False):
-        share = student["tasks"][0]["normalised"]
+    for student, colour in zip(students, _colours(), strict=False):
+        share = student["played"]["normalised"]
         if share is None:
             continue
         error = [[share["mean"] - share["ci95"][0]], [share["ci95"][1] - share["mean"]]]
@@ -118,7 +127,6 @@ def _size_plot(result: dict[str, Any]) -> Markup:
             capsize=4,
             label=student["name"],
         )
-    teacher = result["teachers"][0]
     axes.plot(teacher["parameters"], 1, "s", color=GREY, label="teacher")
     axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
@@ -126,10 +134,10 @@ def _size_plot(result: dict[str, Any]) -> Markup:
     return _svg(figure)
 
 
-def _episode_plot(result: dict[str, Any]) -> Markup:
+def _episode_plot(teacher: dict[str, Any], students: list[dict[str, Any]], random: dict[str, Any]) -> Markup:
     """Every episode's return as a dot."""
-    rows = [("random", result["random"], GREY), ("teacher", result["teachers"][0]["score"], GREY)]
-    rows += [(s["name"], s["tasks"][0]["score"], c) for s, c in zip(result["students"], _colours(), strict=False)]
+    rows = [("random", random, GREY), ("teacher", teacher["score"], GREY)]
+    rows += [(s["name"], s["played"]["score"], c) for s, c in zip(students, _colours(), strict=False)]
     figure, axes = _axes("Every episode", "return", "", height=0.7 + 0.45 * len(rows))
     rng = np.random.default_rng(0)  # vertical jitter only
     for place, (_, score, colour) in enumerate(rows):

@@ -3,8 +3,9 @@
 import zipfile
 from pathlib import Path
 
-from potstill import artifact
+from potstill import artifact, policies
 from potstill.errors import PotstillError
+from potstill.policies import of_task
 from potstill.policy import Policy
 from potstill.teachers import onnx, sb3, state_dict, trusted
 from potstill.teachers.names import find
@@ -25,11 +26,20 @@ def load(name: str | Path, task: str | None = None, trust: bool = False) -> Poli
 
     Args:
         name: a path, `zoo:pong`, or `hf://owner/repository[/file]`.
-        task: what it plays, for .onnx and trusted files whose names don't say it.
+        task: what it plays, for .onnx and trusted files whose names don't say it, and for files of several tasks.
         trust: run the program that a TorchScript or torch.export file is.
 
     Raises:
         PotstillError: it is none of these, or can't be loaded safely; the message says what it is.
+    """
+    return of_task(load_all(name, task, trust), task, name)
+
+
+def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> list[Policy]:
+    """All policies of a file, as `load` loads one: several only where a multi-task student is in it.
+
+    Raises:
+        PotstillError: as `load`.
     """
     path = find(name)
     try:
@@ -40,11 +50,11 @@ def load(name: str | Path, task: str | None = None, trust: bool = False) -> Poli
     except OSError as error:
         raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix == ".onnx":
-        return onnx.load(path, task)
+        return [onnx.load(path, task)]
     if start.startswith(b"PK"):
-        return _load_zip(path, task, trust)
+        return [_load_zip(path, task, trust)]
     if start.startswith(OLD_TORCH):
-        return _load_torch(path)
+        return [_load_torch(path)]
     try:
         metadata, shapes = artifact.read_metadata(path)
     except PotstillError:
@@ -54,8 +64,8 @@ def load(name: str | Path, task: str | None = None, trust: bool = False) -> Poli
             ) from None
         raise
     if artifact.KEY in metadata:
-        return Policy.from_file(path)
-    return state_dict.load(path, metadata, shapes, artifact.read_tensors(path))
+        return policies.load(path, metadata, shapes)
+    return [state_dict.load(path, metadata, shapes, artifact.read_tensors(path))]
 
 
 def _load_torch(path: Path) -> Policy:

@@ -1,0 +1,94 @@
+"""Policies of several tasks in one network, and in one file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from potstill import artifact
+from potstill.errors import PotstillError
+from potstill.networks import MultiHead, NetworkSpec
+from potstill.policy import Policy
+
+MAX_HEADS = 64
+OF_A_HEAD = ("task", "outputs", "num_actions", "actions")
+"""What a file says of each task; the rest is true of all."""
+
+
+def as_one(policies: Sequence[Policy]) -> MultiHead:
+    """The network of policies that share a trunk, or that are of the same sizes and shall share the first one's."""
+    first = policies[0].spec
+    assert isinstance(first, NetworkSpec)
+    return MultiHead.join([policy.ours for policy in policies], own=2 * len(first.controller))
+
+
+def use(policies: Sequence[Policy], network: MultiHead) -> None:
+    """Give each policy its part of a network."""
+    for index, policy in enumerate(policies):
+        policy.network = network.of(index)
+
+
+def save(policies: Sequence[Policy], path: Path) -> None:
+    """Write policies that share a trunk into one .safetensors file, atomically; a single one as `Policy.save` does.
+
+    Raises:
+        PotstillError: the file can't be written.
+    """
+    if len(policies) == 1:
+        policies[0].save(path)
+        return
+    descriptions = [policy.describe() for policy in policies]
+    heads = [{key: value for key, value in each.items() if key in OF_A_HEAD} for each in descriptions]
+    shared = {key: value for key, value in descriptions[0].items() if key not in OF_A_HEAD}
+    artifact.write(path, {**shared, "heads": heads}, dict(as_one(policies).state_dict()))
+
+
+def load(path: Path, metadata: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Policy]:
+    """Read a file that `save` or `Policy.save` wrote.
+
+    Args:
+        path: the file.
+        metadata: of its header.
+        shapes: its tensors'.
+
+    Raises:
+        PotstillError: it is damaged, of a newer schema, or its tensors don't fit its description.
+    """
+    description = artifact.read_description(path, metadata)
+    if "heads" not in description:
+        return [Policy.from_file(path)]
+    try:
+        policies = [Policy.skeleton({**description, **head}) for head in _read_heads(description["heads"])]
+        network = as_one(policies)
+    except (KeyError, TypeError, ValueError, PotstillError) as error:
+        raise PotstillError(f"{path}: its header does not describe policies ({error})") from error
+    artifact.fill(network, path, shapes, policies[0].spec)
+    use(policies, network)
+    return policies
+
+
+def of_task(policies: Sequence[Policy], task: str | None, name: str | Path) -> Policy:
+    """The policy for a task; a single one is for any.
+
+    Raises:
+        PotstillError: there are several and none of them is for it.
+    """
+    if len(policies) == 1:
+        return policies[0]
+    for policy in policies:
+        if task is not None and policy.task == task:
+            return policy
+    known = ", ".join(str(policy.task) for policy in policies)
+    raise PotstillError(f"{name} plays {known}: name one of them with --task" + (f", not {task}" if task else ""))
+
+
+def _read_heads(described: Any) -> list[dict[str, Any]]:
+    """What a header says of each task.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    heads = [{key: head[key] for key in OF_A_HEAD if key in head} for head in described]
+    tasks = {cast(str, head["task"]) for head in heads}
+    if not 2 <= len(heads) <= MAX_HEADS or len(tasks) < len(heads) or not all(type(task) is str for task in tasks):
+        raise ValueError(f"{len(heads)} heads for {len(tasks)} tasks")
+    return heads
