@@ -51,7 +51,7 @@ def peer(task: str, vec_env: type, envs: int, batch: int, seconds: float) -> flo
 
 def ours(task: str, seconds: float) -> float:
     options = DQNOptions(memory=20_000, learn_after=BEFORE, replay_ratio=RATIO, single_q=True)
-    planned = plan(options, task, 10**9, 1, 1)
+    planned = plan(options, (task,), 10**9, 1, 1)
     state = _fresh(planned)
     start = begun = None
     for progress in dqn(state, planned.options, planned.bf16, planned.threads):
@@ -59,7 +59,7 @@ def ours(task: str, seconds: float) -> float:
         if progress.updates and start is None:
             start, begun = now, progress.done
         if start is not None and now - start > seconds:
-            state.envs.close()
+            state.games[0].envs.close()
             return (progress.done - begun) / (now - start)
     raise AssertionError("the options' steps are too few")
 

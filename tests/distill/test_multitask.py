@@ -70,7 +70,7 @@ def test_a_file_of_several_tasks_gives_the_head_of_each(cartpole_file, backwards
     for task, policy in zip(TASKS, policies, strict=True):
         torch.testing.assert_close(load(path, task).outputs(observations), policy.outputs(observations))
     assert not torch.allclose(policies[0].outputs(observations), policies[1].outputs(observations))
-    with pytest.raises(PotstillError, match="plays CartPole-v1, CartPole-v0: name one of them with --task$"):
+    with pytest.raises(PotstillError, match=r"plays CartPole-v1, CartPole-v0: name one of them with --task$"):
         load(path)
     with pytest.raises(PotstillError, match="with --task, not Pendulum-v1"):
         load(path, "Pendulum-v1")

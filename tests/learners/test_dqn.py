@@ -20,7 +20,7 @@ def fresh(options: DQNOptions, task_id: str = "CartPole-v1", network: str = "mlp
         NetworkSpec.parse(network), "q", task.observation_shape, task.observation_dtype, task.num_actions
     )
     envs = Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), 2)
-    return new_state(envs, policy, options, np.random.default_rng(1), np.random.default_rng(2))
+    return new_state([envs], [policy], options, np.random.default_rng(1), np.random.default_rng(2))
 
 
 def remember(rewards: list[float], ends: list[float]) -> Replay:
@@ -67,10 +67,9 @@ def test_remembered_transitions_are_what_the_task_does(n_step):
     state = fresh(options)
     for _ in range(500):  # the ring wraps
         play(state, options, bf16=False)
-    sample = state.memory.draw(
-        200, np.random.default_rng(0), state.memory.rows - n_step, state.memory.capacity - n_step
-    )
-    batch = transitions(state.memory, sample, n_step, 0.9)
+    memory = state.games[0].memory
+    sample = memory.draw(200, np.random.default_rng(0), memory.rows - n_step, memory.capacity - n_step)
+    batch = transitions(memory, sample, n_step, 0.9)
     env = gymnasium.make("CartPole-v1").unwrapped
     env.reset(seed=0)
     for index, (row, copy) in enumerate(zip(*sample, strict=True)):
@@ -78,7 +77,7 @@ def test_remembered_transitions_are_what_the_task_does(n_step):
         env.steps_beyond_terminated = None
         score, ended, observation = 0.0, False, None
         for ahead in range(n_step):
-            action = int(state.memory.labels_at(np.array([row + ahead]), np.array([copy]))[0, 0])
+            action = int(memory.labels_at(np.array([row + ahead]), np.array([copy]))[0, 0])
             observation, reward, ended, _, _ = env.step(action)
             score += 0.9**ahead * reward
             if ended:
@@ -91,7 +90,7 @@ def test_remembered_transitions_are_what_the_task_does(n_step):
 
 def constant_q(state: State, online: list[float], target: list[float]) -> None:
     """Make both networks say the same everywhere."""
-    for network, values in ((state.policy.network, online), (state.target, target)):
+    for network, values in ((state.games[0].policy.network, online), (state.games[0].target, target)):
         with torch.no_grad():
             network.head.weight.zero_()
             network.head.bias.copy_(torch.tensor(values))
@@ -113,7 +112,7 @@ def test_the_loss_is_hubers_of_the_temporal_difference(single_q, reward, loss):
     state = fresh(options)
     constant_q(state, [1.0, 2.0], [0.7, 0.3])
     for _ in range(20):
-        state.memory.add(np.zeros((1, 4), np.float32), np.array([1]), torch.tensor([[0.0, reward, 0.0]]))
+        state.games[0].memory.add(np.zeros((1, 4), np.float32), np.array([1]), torch.tensor([[0.0, reward, 0.0]]))
     assert learn(state, options, bf16=False).item() == pytest.approx(loss, rel=1e-5)
 
 
@@ -141,8 +140,8 @@ def test_a_two_armed_task_is_learnt(prioritised):
     )  # fmt: skip
     state = fresh(options, network="mlp:64-64")
     *_, last = dqn(state, options, bf16=False, threads=1)
-    assert last.score is not None
-    assert last.score > 60
+    assert last.scores[0] is not None
+    assert last.scores[0] > 60
 
 
 def test_atari_rewards_are_learnt_by_their_sign_and_a_lost_life_is_an_end():
@@ -151,13 +150,34 @@ def test_atari_rewards_are_learnt_by_their_sign_and_a_lost_life_is_an_end():
     lost, rewards = 0, set[float]()
     for _ in range(400):
         play(state, options, bf16=False)
-        lost += int(state.envs.lost_life.sum())
-        rewards |= set(state.envs.rewards.tolist())
-    labels = state.memory.labels[:400]
+        lost += int(state.games[0].envs.lost_life.sum())
+        rewards |= set(state.games[0].envs.rewards.tolist())
+    labels = state.games[0].memory.labels[:400]
     assert max(rewards) >= 10
     assert set(labels[..., 1].unique().tolist()) == {0.0, 1.0}
     assert lost > 0
     assert int((labels[..., 2] == TERMINAL).sum()) == lost
+
+
+def test_several_games_are_played_alike_and_learnt_from_memories_of_their_own():
+    options = DQNOptions(steps=2000, envs=4, memory=400, learn_after=400, batch=32, replay_ratio=4)
+    tasks = [make_task(task_id) for task_id in ("CartPole-v1", "CartPole-v0")]
+    spec = NetworkSpec.parse("mlp:8/4")
+    policies = [Policy.new(spec, "q", (4,), "float32", 2) for _ in tasks]
+    envs = [Envs(task, options.envs, EpisodeSeeds(0, "training"), 2) for task in tasks]
+    state = new_state(envs, policies, options, np.random.default_rng(1), np.random.default_rng(2))
+    head = state.games[1].policy.network.head.weight.clone()
+    *_, last = dqn(state, options, bf16=False, threads=1)
+    assert [game.memory.rows for game in state.games] == [500, 500]
+    assert state.updates == 1600 * 4 * 2 // 32, "as many samples of each game as it would learn from alone"
+    assert None not in last.scores
+    assert state.games[0].policy.network.trunk[0] is state.games[1].policy.network.trunk[0]
+    assert not torch.equal(state.games[1].policy.network.head.weight, head)
+    before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
+    learn(state, options, bf16=False)
+    changed = {name for name, tensor in state.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    heads = {name.split(".")[1] for name in changed if name.startswith("heads")}
+    assert len(heads) == 1, "a minibatch is of one game"
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,32 @@ from safetensors.torch import load_file
 import potstill
 from potstill import PotstillError
 from potstill.learners.options import DQNOptions
-from potstill.train.run import plan, run
+from potstill.report import write_report
+from potstill.teachers import load_all
+from potstill.train import checkpoint
+from potstill.train.run import best_of, plan, run
 
 COMMAND = ["potstill", "train"]
 SMALL = {"steps": 6000, "envs": 8, "memory": 2000, "learn_after": 400, "batch": 32, "explore_steps": 2000, "threads": 2}
 
 
-def make(out: Path, resume: bool = False, stop_at: int | None = None, **changes: object) -> dict:
+def make(
+    out: Path,
+    resume: bool = False,
+    stop_at: int | None = None,
+    tasks: tuple[str, ...] = ("CartPole-v1",),
+    students: tuple[str, ...] = (),
+    **changes: object,
+) -> dict:
     options = DQNOptions(**{**SMALL, **changes})  # pyright: ignore[reportArgumentType]
-    for progress in run(plan(options, "CartPole-v1", 1500, 3, 6), out, resume, COMMAND):
+    for progress in run(plan(options, tasks, 1500, 3, 6, students), out, resume, COMMAND):
         if stop_at is not None and progress.stage == "train" and progress.done >= stop_at:
             return {}
     return json.loads((out / "result.json").read_text())
+
+
+def mean_of(point: dict) -> float:
+    return point["scores"]["CartPole-v1"]["mean"]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +55,10 @@ def same_bits(one: Path, other: Path) -> bool:
 def test_a_run_writes_its_curve_its_best_and_fresh_episodes_of_it(whole):
     result = json.loads((whole / "plain" / "result.json").read_text())
     assert [point["steps"] // 1500 for point in result["curve"]] == [1, 2, 3, 4]
-    best = max(result["curve"], key=lambda point: (point["score"]["mean"], point["steps"]))
+    best = max(result["curve"], key=lambda point: (mean_of(point), point["steps"]))
     assert result["best"]["steps"] == best["steps"]
-    assert result["best"]["score"]["episodes"] == 6
-    assert result["best"]["score"]["returns"][:3] != best["score"]["returns"]
+    assert result["best"]["scores"]["CartPole-v1"]["episodes"] == 6
+    assert result["best"]["scores"]["CartPole-v1"]["returns"][:3] != best["scores"]["CartPole-v1"]["returns"]
     policy = potstill.load(whole / "plain" / "best.safetensors")
     assert policy.outputs_are == "q"
     assert policy.task == "CartPole-v1"
@@ -86,7 +100,7 @@ def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_en
 
 def test_the_portable_checkpoint_of_the_papers_network_is_small(tmp_path):
     options = DQNOptions(steps=400, envs=8, memory=2000, learn_after=200, batch=8, threads=2)
-    for _ in run(plan(options, "ALE/Pong-v5", 300, 1, 1), tmp_path / "run", False, COMMAND):
+    for _ in run(plan(options, ("ALE/Pong-v5",), 300, 1, 1), tmp_path / "run", False, COMMAND):
         if (tmp_path / "run" / "portable.safetensors").exists():
             break
     assert (tmp_path / "run" / "portable.safetensors").stat().st_size < 16 * 2**20
@@ -104,3 +118,105 @@ def test_other_options_are_refused_on_resume(whole, tmp_path):
     out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
     with pytest.raises(PotstillError, match=r"was begun with batch 32, not 64"):
         make(out, resume=True, batch=64)
+
+
+def point(*means: float) -> dict:
+    return {"scores": {f"game {index}": {"mean": mean} for index, mean in enumerate(means)}}
+
+
+def test_the_best_of_one_game_is_the_highest_and_the_latest_of_equals():
+    assert best_of([point(3), point(5), point(4)]) == 1
+    assert best_of([point(5), point(5)]) == 1
+    assert best_of([point(-21)]) == 0
+
+
+def test_the_best_of_several_games_is_measured_by_each_ones_own_range():
+    # A thousand points more of one game don't outweigh the whole of the other's range.
+    assert best_of([point(0, 0), point(20, 5000), point(-20, 6000)]) == 1
+    assert best_of([point(0, 0), point(20, 5000), point(19, 6000)]) == 2
+
+
+BOTH = ("CartPole-v1", "CartPole-v0")
+
+
+def test_several_tasks_are_trained_in_one_network_and_gone_on_with_to_the_same_bits(tmp_path):
+    result = make(tmp_path / "whole", tasks=BOTH, network="mlp:16/8")
+    assert result["tasks"] == list(BOTH)
+    assert list(result["best"]["scores"]) == list(BOTH)
+    assert [policy.task for policy in load_all(tmp_path / "whole" / "best.safetensors")] == list(BOTH)
+    make(tmp_path / "cut", stop_at=3200, tasks=BOTH, network="mlp:16/8")
+    resumed = make(tmp_path / "cut", resume=True, tasks=BOTH, network="mlp:16/8")
+    assert resumed["curve"] == result["curve"]
+    assert same_bits(tmp_path / "whole", tmp_path / "cut")
+    assert "CartPole-v0" in write_report(tmp_path / "cut").read_text()
+
+
+STUDENTS = ("mlp:8", "mlp:8")
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("followed") / "run"
+    make(out, students=STUDENTS)
+    return out
+
+
+def test_students_follow_the_best_policy_so_far(followed):
+    result = json.loads((followed / "result.json").read_text())
+    assert [list(point["students"]) for point in result["curve"]] == [["mlp_8", "mlp_8-2"]] * 4
+    first, second = result["students"]
+    assert first["score"] != second["score"], "each has a seed of its own"
+    assert first["score"]["episodes"] == 6
+    best = result["best"]["scores"]["CartPole-v1"]["mean"]
+    assert first["relative"]["mean"] == pytest.approx(first["score"]["mean"] / best)
+    assert first["score"]["mean"] > 0.5 * best
+    assert set(result["spread"]) == {"dqn", "mlp_8", "mlp_8-2"}
+    student = potstill.load(followed / "students" / "mlp_8.safetensors")
+    assert (student.outputs_are, student.task) == ("logits", "CartPole-v1")
+    page = write_report(followed).read_text()
+    assert "best so far" in page
+    assert "mlp_8-2" in page
+
+
+@pytest.mark.parametrize("stop_at", [1000, 3200])
+def test_what_follows_is_gone_on_with_to_the_same_bits(followed, tmp_path, stop_at):
+    make(tmp_path / "run", stop_at=stop_at, students=STUDENTS)
+    resumed = make(tmp_path / "run", resume=True, students=STUDENTS)
+    result = json.loads((followed / "result.json").read_text())
+    assert (resumed["curve"], resumed["students"]) == (result["curve"], result["students"])
+
+
+def test_a_kill_between_the_students_checkpoint_and_the_learners_loses_nothing(followed, tmp_path, monkeypatch):
+    saves = {"n": 0}
+    real = checkpoint.save
+
+    def save(*arguments: object) -> None:
+        saves["n"] += 1
+        if saves["n"] == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "run", students=STUDENTS)
+    monkeypatch.undo()
+    resumed = make(tmp_path / "run", resume=True, students=STUDENTS)
+    result = json.loads((followed / "result.json").read_text())
+    assert (resumed["curve"], resumed["students"]) == (result["curve"], result["students"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": BOTH, "students": STUDENTS}, "--distill-online: one task at a time"),
+        ({"tasks": ("CartPole-v1", "CartPole-v1")}, "a task is named twice"),
+        ({"tasks": ("CartPole-v1", "Acrobot-v1")}, "tasks that share a trunk show the same"),
+        ({"tasks": ()}, "name what to play"),
+        ({"students": ("net1",)}, "net1 takes frames"),
+        ({"tasks": ("Pendulum-v1",)}, "continuous actions"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(tmp_path, changes, message):
+    with pytest.raises(PotstillError, match=message):
+        make(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()

@@ -162,19 +162,24 @@ class Train:
 
     potstill train ALE/Pong-v5 --steps 2000000 --out runs/pong-dqn
     potstill distill --teacher runs/pong-dqn/best.safetensors --student net1 net3 --out runs/pong
+    potstill train ALE/Pong-v5 ALE/Freeway-v5 --out runs/both            # one network, a head each
+    potstill train ALE/Pong-v5 --distill-online net1 net1 --out runs/online
 
     Run again with --resume it goes on where it was, to the same bits; with more --steps it goes on from its end.
     On another machine config.json, portable.safetensors and best.safetensors are enough: the memory is played full
     again first.
     """
 
-    task: Annotated[str, tyro.conf.Positional]
-    """What to play: ALE/Pong-v5, CartPole-v1, …"""
+    task: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """What to play: ALE/Pong-v5, CartPole-v1, … Several are learnt by one network, a head each (Multi-DQN)."""
     out: Path
     """The run directory; must be empty, unless --resume."""
     options: Flat[DQNOptions] = field(default_factory=DQNOptions)
     algo: Literal["dqn"] = "dqn"
     """How to learn."""
+    distill_online: tuple[str, ...] = ()
+    """Students that learn all the while from the best policy so far, as in net1 net1: an hour of its play after each
+    score. The report shows their curves beside the teacher's."""
     eval_every: int = 250_000
     """Steps between two scores, each followed by a checkpoint."""
     eval_episodes: int = 10
@@ -186,12 +191,14 @@ class Train:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_training
+        from potstill.report import write_report
         from potstill.train.run import plan, run
 
-        planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes)
+        planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes, self.distill_online)
         with _resumable(command):
             show_progress(run(planned, self.out, self.resume, command))
-        show_training(self.out)
+        page = write_report(self.out)
+        show_training(self.out, page)
 
 
 @dataclass(frozen=True)

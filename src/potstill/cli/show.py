@@ -135,20 +135,26 @@ def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> 
     return table
 
 
-def show_training(out: Path) -> None:
+def show_training(out: Path, page: Path) -> None:
     """The curve and the end of a finished training."""
     result = read_json(out / "result.json")
-    table = Table(title=f"{result['task']}, {result['network']}, {result['parameters']:,} parameters")
-    for heading in ("steps", "score [95 % CI]", "episodes"):
+    table = Table(title=f"{', '.join(result['tasks'])}: {result['network']}, {result['parameters']:,} parameters")
+    students = [student["name"] for student in result.get("students", ())]
+    for heading in ("steps", *(f"{task} [95 % CI]" for task in result["tasks"]), *students, "episodes"):
         table.add_column(heading, justify="right")
     for point in result["curve"]:
-        table.add_row(f"{point['steps']:,}", _interval(point["score"], 1), str(point["score"]["episodes"]))
+        scores = list(point["scores"].values()) + [point["students"][name] for name in students]
+        table.add_row(f"{point['steps']:,}", *(_interval(score, 1) for score in scores), str(scores[0]["episodes"]))
     best = result["best"]
+    scores = list(best["scores"].values()) + [student["score"] for student in result.get("students", ())]
     table.add_section()
-    table.add_row(f"best: {best['steps']:,}", _interval(best["score"], 1), str(best["score"]["episodes"]))
+    table.add_row(f"best: {best['steps']:,}", *(_interval(score, 1) for score in scores), str(scores[0]["episodes"]))
     console = Console(width=None if Console().is_terminal else 110, highlight=False)
     console.print(table)
-    console.print(str(out / best["file"]), soft_wrap=True)
+    if "spread" in result:
+        spread = ", ".join(f"{name} {value:.2f}" for name, value in result["spread"].items())
+        console.print(f"spread of the curves' second halves (standard deviation): {spread}")
+    console.print(f"best      {out / best['file']}\nreport    {page}", soft_wrap=True)
 
 
 def _bars() -> Bars:

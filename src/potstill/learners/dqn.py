@@ -1,13 +1,14 @@
 """DQN (Mnih et al. 2015), with double Q-learning, n-step returns and prioritised replay as options.
 
 A generator, like the distillation loop. Built for throughput: many environments in step, few and large minibatches;
-samples learnt for each step played are an option, not an accident.
+samples learnt for each step played are an option, not an accident. Several tasks in one network are played in turn and
+learnt from memories of their own, a minibatch from one of them at random (Multi-DQN, Rusu et al. 2016).
 """
 
 import copy
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,8 @@ from potstill.actions import choose
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay, Sample
 from potstill.memory.priorities import Priorities
-from potstill.networks import scale
+from potstill.networks import MultiHead, Network, scale
+from potstill.policies import as_one, use
 from potstill.policy import Policy
 from potstill.tasks import Envs
 
@@ -37,23 +39,34 @@ BETA = 0.4
 
 
 @dataclass
-class State:
-    """All that changes while DQN learns, and so all that a checkpoint holds."""
+class Game:
+    """A task that is learnt."""
 
     envs: Envs
     memory: Replay
     policy: Policy
-    """The network that learns."""
-    target: nn.Module
+    """Its part of the network that learns."""
+    target: Network
+    """Its part of the target network."""
+    priorities: Priorities | None
+    scores: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT))
+    """Of the last episodes played, with exploration."""
+
+
+@dataclass
+class State:
+    """All that changes while DQN learns, and so all that a checkpoint holds."""
+
+    games: list[Game]
+    network: MultiHead
+    """What learns."""
+    target: MultiHead
     optimizer: torch.optim.Optimizer
     play_rng: np.random.Generator
     sample_rng: np.random.Generator
-    priorities: Priorities | None = None
     steps: int = 0
-    """Played; those that only refill the memory are not counted."""
+    """Played of each game; those that only refill the memory are not counted."""
     updates: int = 0
-    scores: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT))
-    """Of the last episodes played, with exploration."""
     seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "learn": 0.0})
 
 
@@ -63,14 +76,14 @@ class Progress:
 
     stage: str
     done: int
-    """Control steps played."""
+    """Control steps played of each game."""
     total: int
     updates: int = 0
     epsilon: float = 1.0
     loss: float | None = None
     """Mean since the last record; None before learning begins."""
-    score: float | None = None
-    """Mean of the last episodes played, with exploration."""
+    scores: tuple[float | None, ...] = ()
+    """Each game's mean of the last episodes played, with exploration."""
 
 
 @dataclass(frozen=True)
@@ -90,30 +103,26 @@ class Batch:
 
 
 def new_state(
-    envs: Envs, policy: Policy, options: DQNOptions, play_rng: np.random.Generator, sample_rng: np.random.Generator
+    envs: Sequence[Envs],
+    policies: Sequence[Policy],
+    options: DQNOptions,
+    play_rng: np.random.Generator,
+    sample_rng: np.random.Generator,
 ) -> State:
-    """An empty memory and the beginning of learning."""
-    task = envs.task
-    policy.network.requires_grad_(True)
-    memory = Replay(
-        options.memory // options.envs,
-        options.envs,
-        task.observation_shape,
-        task.protocol.stack,
-        getattr(torch, task.observation_dtype),
-        3,
-        options.device,
-    )
-    return State(
-        envs=envs,
-        memory=memory,
-        policy=policy,
-        target=copy.deepcopy(policy.network).requires_grad_(False),
-        optimizer=torch.optim.Adam(policy.network.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True),
-        play_rng=play_rng,
-        sample_rng=sample_rng,
-        priorities=Priorities(memory.capacity, options.envs) if options.prioritised else None,
-    )
+    """Empty memories and the beginning of learning; the policies, one a game, from now on share the first's trunk."""
+    network = as_one(policies).requires_grad_(True)
+    use(policies, network)
+    target = copy.deepcopy(network).requires_grad_(False)
+    rows = options.memory // options.envs
+    games: list[Game] = []
+    for index, (of, policy) in enumerate(zip(envs, policies, strict=True)):
+        task = of.task
+        dtype = getattr(torch, task.observation_dtype)
+        memory = Replay(rows, options.envs, task.observation_shape, task.protocol.stack, dtype, 3, options.device)
+        priorities = Priorities(rows, options.envs) if options.prioritised else None
+        games.append(Game(of, memory, policy, target.of(index), priorities))
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True)
+    return State(games, network, target, optimizer, play_rng, sample_rng)
 
 
 def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator[Progress]:
@@ -125,7 +134,9 @@ def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator
         bf16: whether networks are computed in bfloat16 (weights stay float32).
         threads: of arithmetic.
     """
-    while state.updates and state.memory.rows * options.envs < options.learn_after:  # a portable checkpoint has none
+    while (
+        state.updates and state.games[0].memory.rows * options.envs < options.learn_after
+    ):  # a portable checkpoint has none
         play(state, options, bf16)
     while state.steps < options.steps:
         start = time.perf_counter()
@@ -151,34 +162,40 @@ def epsilon(steps: int, options: DQNOptions) -> float:
 
 
 def play(state: State, options: DQNOptions, bf16: bool) -> None:
-    """One step of every environment."""
-    envs, memory = state.envs, state.memory
+    """One step of every environment of every game."""
+    for game in state.games:
+        _play(game, state, options, bf16)
+
+
+def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
+    envs, memory = game.envs, game.memory
     observations, age = envs.observations, envs.age.copy()
     with torch.no_grad():
-        outputs = _outputs(state.policy.network, torch.as_tensor(observations).to(options.device), bf16).cpu()
+        outputs = _outputs(game.policy.ours, torch.as_tensor(observations).to(options.device), bf16).cpu()
     actions = choose(outputs, epsilon(state.steps, options), state.play_rng)
-    state.scores.extend(finished.score for finished in envs.step(actions))
+    game.scores.extend(finished.score for finished in envs.step(actions))
     # A lost life ends what is learnt, not what is played; rewards are learnt by their sign (Mnih et al. 2015).
     terminal = envs.terminated | envs.lost_life
     end = np.where(terminal, TERMINAL, np.where(envs.truncated, CUT, 0.0))
     rewards = envs.rewards.clip(-1, 1) if envs.task.is_atari else envs.rewards
     labels = torch.from_numpy(np.stack([actions, rewards, end], axis=1).astype(np.float32))
     memory.add(observations, age, labels)
-    if state.priorities:
+    if game.priorities:
         row = memory.rows - 1
         if row >= options.n_step:
-            state.priorities.open(row - options.n_step)
+            game.priorities.open(row - options.n_step)
         for gone in range(memory.stack):  # the row overwritten, and those whose stacks began in it
-            state.priorities.close(row + gone)
+            game.priorities.close(row + gone)
 
 
 def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
     """One update; returns the loss."""
-    memory, online = state.memory, state.policy.network
-    sample, weights = _draw(state, options)
-    batch = transitions(memory, sample, options.n_step, options.discount)
+    game = state.games[int(state.sample_rng.integers(len(state.games))) if len(state.games) > 1 else 0]
+    online = game.policy.ours
+    sample, weights = _draw(game, state, options)
+    batch = transitions(game.memory, sample, options.n_step, options.discount)
     with torch.no_grad():
-        values = _outputs(state.target, batch.next_observations, bf16)
+        values = _outputs(game.target, batch.next_observations, bf16)
         chooser = values if options.single_q else _outputs(online, batch.next_observations, bf16)
         best = values.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
     chosen = _outputs(online, batch.observations, bf16).gather(1, batch.actions[:, None])[:, 0]
@@ -188,12 +205,12 @@ def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
     loss.backward()
     state.optimizer.step()
     state.updates += 1
-    every = max(1, round(options.target_every * options.replay_ratio / options.batch))
+    every = max(1, round(options.target_every * options.replay_ratio * len(state.games) / options.batch))
     if state.updates % every == 0:
-        state.target.load_state_dict(online.state_dict())
-    if state.priorities:
+        state.target.load_state_dict(state.network.state_dict())
+    if game.priorities:
         errors = (chosen - goal).detach().abs().cpu().numpy()
-        state.priorities.update(sample, errors)
+        game.priorities.update(sample, errors)
     return loss.detach()
 
 
@@ -219,23 +236,24 @@ def _outputs(network: nn.Module, observations: Tensor, bf16: bool) -> Tensor:
         return network(observations).float()
 
 
-def _draw(state: State, options: DQNOptions) -> tuple[Sample, Tensor]:
-    memory = state.memory
-    if state.priorities is None:
+def _draw(game: Game, state: State, options: DQNOptions) -> tuple[Sample, Tensor]:
+    memory = game.memory
+    if game.priorities is None:
         sample = memory.draw(
             options.batch, state.sample_rng, memory.rows - options.n_step, memory.capacity - options.n_step
         )
         return sample, torch.ones((), device=options.device)
     beta = BETA + (1 - BETA) * min(1.0, state.steps / options.steps)
-    sample, weights = state.priorities.draw(options.batch, state.sample_rng, memory.rows, beta)
+    sample, weights = game.priorities.draw(options.batch, state.sample_rng, memory.rows, beta)
     return sample, torch.from_numpy(weights).to(options.device)
 
 
 def _due(state: State, options: DQNOptions) -> int:
     """Updates that the steps played call for."""
-    return int(max(0, state.steps - options.learn_after) * options.replay_ratio / options.batch) - state.updates
+    samples = max(0, state.steps - options.learn_after) * options.replay_ratio * len(state.games)
+    return int(samples / options.batch) - state.updates
 
 
 def _progress(state: State, options: DQNOptions, loss: float | None) -> Progress:
-    score = float(np.mean(state.scores)) if state.scores else None
-    return Progress("train", state.steps, options.steps, state.updates, epsilon(state.steps, options), loss, score)
+    scores = tuple(float(np.mean(game.scores)) if game.scores else None for game in state.games)
+    return Progress("train", state.steps, options.steps, state.updates, epsilon(state.steps, options), loss, scores)

@@ -11,17 +11,19 @@ class DQNOptions:
     """How to learn. A step is a control step: one decision in one environment, four emulator frames on Atari."""
 
     steps: int = 10_000_000
-    """Control steps to play."""
-    network: str = "dqn"
-    """What learns: dqn, net1, cnn:16-16-16:64, mlp:64-64. "dqn" is mlp:64-64 where observations are vectors."""
+    """Control steps to play, of each task."""
+    network: str | None = None
+    """What learns: dqn, net1, cnn:16-16-16:64, mlp:64-64, or, for several tasks, a trunk they share and after a slash
+    layers of their own: multitask-3, cnn:32-64-64:512/128. Default: the paper's dqn, multitask-3 for 2 or 3 games,
+    multitask-10 for more; mlp:64-64 where observations are vectors."""
     envs: int = 32
-    """Copies of the task played in step."""
+    """Copies of a task played in step."""
     batch: int = 256
     """Samples in a minibatch."""
     replay_ratio: float = 4.0
     """Samples learnt for each step played (Mnih et al. 2015: 8)."""
     memory: int = 500_000
-    """Steps remembered (the paper: 1,000,000); an Atari frame takes 7 KB."""
+    """Steps remembered of each task (the paper: 1,000,000); an Atari frame takes 7 KB."""
     learn_after: int = 20_000
     """Steps played before learning begins (the paper: 50,000)."""
     discount: float = 0.99

@@ -1,4 +1,4 @@
-"""The report of one run: score table, learning curves, score against size, every episode."""
+"""The report of one run: a distillation's scores, sizes and every episode; a training's curve."""
 
 import io
 import json
@@ -33,19 +33,7 @@ def write_report(run: Path) -> Path:
     if not isinstance(result, dict) or result.get("schema") != 1:
         raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
     try:
-        tasks = [_task(result, index) for index in range(len(result["teachers"]))]
-        html = (
-            _environment()
-            .get_template("report.html.jinja")
-            .render(
-                result=result,
-                title=", ".join(dict.fromkeys(teacher["name"] for teacher in result["teachers"])),
-                tasks=tasks,
-                of_all=sum(teacher["parameters"] for teacher in result["teachers"]),
-                command=shlex.join(result["command"]),
-                curves=_curve_plots(_read_metrics(run / "metrics.jsonl")),
-            )
-        )
+        html = _training_page(result) if "curve" in result else _distillation_page(result, run)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PotstillError(
             f"{run / 'result.json'} is not what a run writes ({type(error).__name__}: {error})"
@@ -53,6 +41,27 @@ def write_report(run: Path) -> Path:
     with atomic_write(run / "report.html") as file:
         file.write(html.encode())
     return run / "report.html"
+
+
+def _distillation_page(result: dict[str, Any], run: Path) -> str:
+    return _render(
+        "report.html.jinja",
+        result,
+        title=", ".join(dict.fromkeys(teacher["name"] for teacher in result["teachers"])),
+        tasks=[_task(result, index) for index in range(len(result["teachers"]))],
+        of_all=sum(teacher["parameters"] for teacher in result["teachers"]),
+        curves=_curve_plots(_read_metrics(run / "metrics.jsonl")),
+    )
+
+
+def _training_page(result: dict[str, Any]) -> str:
+    plots = [_training_plot(result, task) for task in result["tasks"]]
+    return _render("training.html.jinja", result, plots=plots, students=result.get("students", []))
+
+
+def _render(template: str, result: dict[str, Any], **values: Any) -> str:
+    page = _environment().get_template(template)
+    return page.render(result=result, command=shlex.join(result["command"]), **values)
 
 
 def _task(result: dict[str, Any], index: int) -> dict[str, Any]:
@@ -153,6 +162,25 @@ def _episode_plot(teacher: dict[str, Any], students: list[dict[str, Any]], rando
         axes.plot([score["mean"]] * 2, [place - 0.35, place + 0.35], color=colour, linewidth=2)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
+    return _svg(figure)
+
+
+def _training_plot(result: dict[str, Any], task: str) -> Markup:
+    """Scores on the way: the learner's, the best so far, and what follows it (Rusu et al. 2016, figure 5)."""
+    figure, axes = _axes(task, "control steps", "score")
+    curve = result["curve"]
+    steps = [point["steps"] for point in curve]
+    followed = {s["name"]: [point["students"][s["name"]] for point in curve] for s in result.get("students", [])}
+    lines = {"dqn": [point["scores"][task] for point in curve], **followed}
+    for (name, scores), colour in zip(lines.items(), _colours(), strict=False):
+        means = [score["mean"] for score in scores]
+        low, high = zip(*(score["ci95"] for score in scores), strict=True)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15)
+        axes.plot(steps, means, color=colour, label=name, linewidth=1.2, marker=".")
+    if len(result["tasks"]) == 1:
+        best = np.maximum.accumulate([score["mean"] for score in lines["dqn"]])
+        axes.plot(steps, best, color=GREY, label="best so far", linewidth=1, linestyle=":")
+    axes.legend(frameon=False, labelcolor=GREY)
     return _svg(figure)
 
 

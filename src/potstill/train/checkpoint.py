@@ -24,27 +24,29 @@ def save(folder: Path, state: State, run: dict[str, Any]) -> None:
     Raises:
         PotstillError: the disk is full or can't be written; the last checkpoint is as it was.
     """
-    memory = state.memory
+    memory = state.games[0].memory
     oldest = max(0, memory.rows - memory.capacity)
     shards = [(first, end) for first, end in _shards(folder) if end > oldest]
     sealed = shards[-1][1] if shards else oldest  # rows gone before they were saved are not missed
     if sealed < memory.rows:
         shards.append((sealed, memory.rows))
-        memory.seal(folder / _shard(*shards[-1]), *shards[-1])
+        for index, game in enumerate(state.games):
+            game.memory.seal(folder / _shard(*shards[-1], index), *shards[-1])
     content = {
         **_progress(state, run),
         "play_rng": state.play_rng.bit_generator.state,
         "sample_rng": state.sample_rng.bit_generator.state,
-        "envs": state.envs.snapshot(),
+        "envs": [game.envs.snapshot() for game in state.games],
         "shards": shards,
-        "largest_priority": state.priorities and state.priorities.largest,
+        "largest_priority": [game.priorities and game.priorities.largest for game in state.games],
     }
-    tensors = saved_state.pack(NAME, state.policy.network, state.optimizer)
+    tensors = saved_state.pack(NAME, state.network, state.optimizer)
     tensors |= {f"target/{name}": tensor for name, tensor in state.target.state_dict().items()}
-    if state.priorities:
-        tensors["priorities"] = torch.from_numpy(state.priorities.weights)
+    for index, game in enumerate(state.games):
+        if game.priorities:
+            tensors[f"priorities/{index}"] = torch.from_numpy(game.priorities.weights)
     saved_state.write(folder / STATE, content, tensors)
-    saved_state.remove_strays(folder, {STATE, *(_shard(*shard) for shard in shards)})
+    saved_state.remove_strays(folder, _named(shards, state))
 
 
 def load(folder: Path, state: State) -> dict[str, Any]:
@@ -61,19 +63,21 @@ def load(folder: Path, state: State) -> dict[str, Any]:
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]
         shards = [(int(first), int(end)) for first, end in content["shards"]]
-        if state.priorities:
-            state.priorities.weights[:] = tensors["priorities"].numpy()
-            state.priorities.largest = content["largest_priority"]
+        for index, game in enumerate(state.games):
+            if game.priorities:
+                game.priorities.weights[:] = tensors[f"priorities/{index}"].numpy()
+                game.priorities.largest = content["largest_priority"][index]
     except saved_state.DAMAGED as error:
         raise saved_state.damaged(path, error) from error
-    saved_state.remove_strays(folder, {STATE, *(_shard(*shard) for shard in shards)})
-    state.memory.rows = shards[0][0]
-    for shard in shards:
-        try:
-            state.memory.unseal(folder / _shard(*shard))
-        except PotstillError as error:
-            raise PotstillError(f"{error}; remove {folder} to go on from the portable checkpoint") from error
-    state.envs.restore(content["envs"])
+    saved_state.remove_strays(folder, _named(shards, state))
+    for index, game in enumerate(state.games):
+        game.memory.rows = shards[0][0]
+        for shard in shards:
+            try:
+                game.memory.unseal(folder / _shard(*shard, index))
+            except PotstillError as error:
+                raise PotstillError(f"{error}; remove {folder} to go on from the portable checkpoint") from error
+        game.envs.restore(content["envs"][index])
     return run
 
 
@@ -83,7 +87,7 @@ def save_portable(path: Path, state: State, run: dict[str, Any]) -> None:
     Raises:
         PotstillError: the disk is full or can't be written; the file is as it was.
     """
-    tensors = saved_state.pack(NAME, state.policy.network, state.optimizer)
+    tensors = saved_state.pack(NAME, state.network, state.optimizer)
     small = {name: t.bfloat16() if "/exp_avg" in name else t for name, t in tensors.items()}
     saved_state.write(path, _progress(state, run), small)
 
@@ -99,7 +103,7 @@ def load_portable(path: Path, state: State) -> dict[str, Any]:
         run = _restore(state, content, {name: tensor.float() for name, tensor in tensors.items()})
     except saved_state.DAMAGED as error:
         raise saved_state.damaged(path, error) from error
-    state.target.load_state_dict(state.policy.network.state_dict())
+    state.target.load_state_dict(state.network.state_dict())
     return run
 
 
@@ -108,15 +112,16 @@ def _progress(state: State, run: dict[str, Any]) -> dict[str, Any]:
         "steps": state.steps,
         "updates": state.updates,
         "seconds": state.seconds,
-        "scores": list(state.scores),
+        "scores": [list(game.scores) for game in state.games],
         "run": run,
     }
 
 
 def _restore(state: State, content: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    saved_state.unpack(NAME, state.policy.network, state.optimizer, tensors)
+    saved_state.unpack(NAME, state.network, state.optimizer, tensors)
     state.steps, state.updates, state.seconds = content["steps"], content["updates"], content["seconds"]
-    state.scores.extend(content["scores"])
+    for game, scores in zip(state.games, content["scores"], strict=True):
+        game.scores.extend(scores)
     return content["run"]
 
 
@@ -128,5 +133,9 @@ def _shards(folder: Path) -> list[tuple[int, int]]:
     return [(int(first), int(end)) for first, end in content["shards"]]
 
 
-def _shard(first: int, end: int) -> str:
-    return f"memory-{first:08}-{end:08}.npz"
+def _shard(first: int, end: int, index: int) -> str:
+    return f"memory-{first:08}-{end:08}-{index}.npz"
+
+
+def _named(shards: list[tuple[int, int]], state: State) -> set[str]:
+    return {STATE, *(_shard(*shard, index) for shard in shards for index in range(len(state.games)))}

@@ -2,6 +2,7 @@
 
 runs/<name>/best.safetensors   the policy with the best score on the way, and what it was
            /last.safetensors   the policy as it is     portable.safetensors   to go on from on another machine
+           /students/          what learns from the best so far, if anything does
 """
 
 import copy
@@ -16,17 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from potstill import policies
+from potstill.distill.loop import Progress as StudentsProgress
+from potstill.distill.options import name_students
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, evaluate
+from potstill.evaluate import Player, Score, evaluate, relative
 from potstill.files import sha256, write_json
 from potstill.learners.dqn import Progress, State, dqn, new_state
 from potstill.learners.options import DQNOptions
 from potstill.machine import check_device, has_bf16, machine, versions
-from potstill.networks import NetworkSpec
+from potstill.networks import NetworkSpec, num_parameters
 from potstill.policy import Policy
 from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
-from potstill.train import checkpoint
+from potstill.teachers import load_all
+from potstill.train import checkpoint, online
 from potstill.version import __version__
 
 OF_THE_MACHINE = ("device", "precision", "threads")
@@ -40,31 +45,46 @@ class Plan:
     """The options with every default resolved."""
 
     options: DQNOptions
-    task: Task
+    tasks: tuple[Task, ...]
     network: NetworkSpec
     bf16: bool
     threads: int
     eval_every: int
     eval_episodes: int
     episodes: int
+    students: tuple[str, ...]
+    """What learns from the best policy so far all the while."""
+
+    @property
+    def checks(self) -> int:
+        """How often the policy is scored on the way."""
+        return -(-self.options.steps // self.eval_every)
 
     def record(self) -> dict[str, Any]:
-        """What decides the weights, as JSON. A run may be made longer: `steps` is not part of it."""
+        """What decides the weights, as JSON. A run may be made longer, unless students share its schedule."""
         record = {
             **self.options.record(),
             "algo": "dqn",
-            "task": self.task.id,
+            "task": [task.id for task in self.tasks],
             "network": str(self.network),
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": self.threads,
             "eval_every": self.eval_every,
             "eval_episodes": self.eval_episodes,
-            "protocol": self.task.protocol.record(),
+            "protocol": self.tasks[0].protocol.record(),
+            "distill_online": list(self.students),
         }
-        return {name: value for name, value in record.items() if name != "steps"}
+        return {name: value for name, value in record.items() if name != "steps" or self.students}
 
 
-def plan(options: DQNOptions, task_id: str, eval_every: int, eval_episodes: int, episodes: int) -> Plan:
+def plan(
+    options: DQNOptions,
+    task_ids: tuple[str, ...],
+    eval_every: int,
+    eval_episodes: int,
+    episodes: int,
+    students: tuple[str, ...] = (),
+) -> Plan:
     """Resolve the options and check them, before any work starts.
 
     Raises:
@@ -75,18 +95,35 @@ def plan(options: DQNOptions, task_id: str, eval_every: int, eval_episodes: int,
         if value < 1:
             raise PotstillError(f"--{name} {value}: must be at least 1")
     check_device(options.device)
-    task = make_task(task_id)
-    if task.bounds is not None:
-        raise PotstillError(f"{task_id} has continuous actions, DQN chooses from discrete ones")
-    network = NetworkSpec.parse("mlp:64-64" if options.network == "dqn" and not task.is_atari else options.network)
-    with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-        Policy.new(network, "q", task.observation_shape, task.observation_dtype, task.num_actions)
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and task.is_atari and has_bf16(options.device))
+    if not task_ids:
+        raise PotstillError("train: name what to play, for example ALE/Pong-v5")
+    if len(set(task_ids)) < len(task_ids):
+        raise PotstillError(f"train {' '.join(task_ids)}: a task is named twice")
+    if students and len(task_ids) > 1:
+        raise PotstillError("--distill-online: one task at a time")
+    tasks = tuple(map(make_task, task_ids))
+    first = tasks[0]
+    for task in tasks:
+        if task.bounds is not None:
+            raise PotstillError(f"{task.id} has continuous actions, DQN chooses from discrete ones")
+        if task.observation_shape != first.observation_shape:
+            raise PotstillError(
+                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that share a"
+                " trunk show the same"
+            )
+    default = (
+        ("dqn" if len(tasks) == 1 else f"multitask-{3 if len(tasks) <= 3 else 10}") if first.is_atari else "mlp:64-64"
+    )
+    network = NetworkSpec.parse(options.network or default)
+    for spec in (network, *map(NetworkSpec.parse, name_students(students).values())):
+        with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
+            Policy.new(spec, "q", first.observation_shape, first.observation_dtype, first.num_actions)
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
     threads = options.threads or os.cpu_count() or 1
-    return Plan(options, task, network, bf16, threads, eval_every, eval_episodes, episodes)
+    return Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, students)
 
 
-def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
+def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress | StudentsProgress]:
     """Train, score, write everything to `out`. Complete when the iterator ends.
 
     Args:
@@ -104,16 +141,33 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     elsewhere = resume and portable.exists() and not exactly
     if elsewhere and not (out / "best.safetensors").exists():
         raise PotstillError(f"--resume: {out} lacks best.safetensors, the best policy so far; bring it along")
+    if elsewhere and plan.students:
+        raise PotstillError(f"--resume: the students' memory is in {folder}, which is missing; start again")
     open_run(out, resume, command, plan.record(), OF_THE_MACHINE if elsewhere else ())
     state, curve, before = _fresh(plan), list[dict[str, Any]](), 0.0
+    followers = online.begin(plan.students, state.games[0].policy, options, plan.checks, plan.threads)
     if resume and exactly:
         saved = checkpoint.load(folder, state)
         curve, before = saved["curve"], saved["total"]
+        followers.load(folder)
     elif elsewhere:
         shutil.rmtree(folder, ignore_errors=True)  # a killed run's, without its last file
         saved = checkpoint.load_portable(portable, state)
         curve, before = saved["curve"], saved["total"]
     begun_at = state.steps
+
+    def check() -> Iterator[Progress | StudentsProgress]:
+        """Score, let the students learn from the best so far, save it all."""
+        yield from _check(plan, state, curve, out)
+        yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
+        if plan.students:
+            scores = yield from _score(followers.policies, plan.tasks[0], plan, plan.eval_episodes, options.seed)
+            curve[-1]["students"] = {n: score.record() for n, score in zip(followers.names, scores, strict=True)}
+        followers.save(folder, out / "students")
+        run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
+        checkpoint.save_portable(portable, state, run_so_far)
+        checkpoint.save(folder, state, run_so_far)
+
     with (
         open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
         tensorboard(out, begun_at + 1) as write_events,
@@ -122,28 +176,28 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         for progress in dqn(state, options, plan.bf16, plan.threads):
             if progress.done // LINE_EVERY > written // LINE_EVERY:
                 written = progress.done
-                numbers = {"loss": progress.loss, "epsilon": progress.epsilon, "score": progress.score}
-                write_line(metrics, {"steps": progress.done, "updates": progress.updates, **numbers})
-                write_events({name: value for name, value in numbers.items() if value is not None}, progress.done)
+                scores = {task.id: score for task, score in zip(plan.tasks, progress.scores, strict=True)}
+                numbers = {"loss": progress.loss, "epsilon": progress.epsilon}
+                write_line(metrics, {"steps": progress.done, "updates": progress.updates, **numbers, "scores": scores})
+                events = numbers | {f"score/{task}": score for task, score in scores.items()}
+                write_events({name: value for name, value in events.items() if value is not None}, progress.done)
             yield progress
             if state.steps // plan.eval_every > (curve[-1]["steps"] if curve else 0) // plan.eval_every:
-                yield from _check(plan, state, curve, out)
-                run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
                 os.fsync(metrics.fileno())
-                checkpoint.save_portable(portable, state, run_so_far)
-                checkpoint.save(folder, state, run_so_far)
+                yield from check()
     if not curve or curve[-1]["steps"] < state.steps:
-        yield from _check(plan, state, curve, out)
-        run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
-        checkpoint.save_portable(portable, state, run_so_far)
-        checkpoint.save(folder, state, run_so_far)
-    state.envs.close()
+        yield from check()
+    for game in state.games:
+        game.envs.close()
     seconds, updates, steps = state.seconds, state.updates, state.steps
+    parameters = num_parameters(state.network)
     del state  # the memory: gigabytes that evaluation doesn't need
-    best = Policy.from_file(out / "best.safetensors").to(options.device)
+    best = [policy.to(options.device) for policy in load_all(out / "best.safetensors")]
     # Other episodes than those that chose it.
-    score = yield from _score(best, plan, plan.episodes, options.seed + 1)
-    seconds = {**seconds, "total": before + time.perf_counter() - begun}
+    scores = {}
+    for task, policy in zip(plan.tasks, best, strict=True):
+        [scores[task.id]] = yield from _score([policy], task, plan, plan.episodes, options.seed + 1)
+    followed = yield from _followed(plan, followers, curve, scores)
     write_json(
         out / "result.json",
         {
@@ -152,25 +206,30 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             "seed": options.seed,
             "versions": versions(),
             "machine": machine(plan.threads),
-            "protocol": plan.task.protocol.record(),
-            "task": plan.task.id,
+            "protocol": plan.tasks[0].protocol.record(),
+            "tasks": [task.id for task in plan.tasks],
             "network": str(plan.network),
-            "parameters": best.num_parameters,
+            "parameters": parameters,
             "best": {
                 "file": "best.safetensors",
                 "sha256": sha256(out / "best.safetensors"),
-                "steps": best.provenance["steps"],
-                "score": score.record(),
+                "steps": best[0].provenance["steps"],
+                "scores": {task: score.record() for task, score in scores.items()},
             },
             "curve": curve,
-            "budget": {"steps": steps, "updates": updates, "seconds": seconds},
+            **followed,
+            "budget": {
+                "steps": steps,
+                "updates": updates,
+                "seconds": {**seconds, "total": before + time.perf_counter() - begun},
+            },
         },
     )
 
 
 def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> Iterator[Progress]:
     """Score the policy as it is; save it, and as the best if it is."""
-    network = copy.deepcopy(state.policy.network).requires_grad_(False)
+    network = copy.deepcopy(state.network).requires_grad_(False)
     provenance = {
         "method": "DQN (Mnih et al. 2015)",
         "steps": state.steps,
@@ -178,34 +237,83 @@ def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> 
         **{name: getattr(plan.options, name) for name in ("single_q", "n_step", "prioritised", "replay_ratio", "seed")},
         "potstill": __version__,
     }
-    policy = replace(state.policy, network=network, provenance=provenance)
-    score = yield from _score(policy, plan, plan.eval_episodes, plan.options.seed)
-    best = max((point["score"]["mean"] for point in curve), default=-np.inf)
-    if score.mean >= best:
-        policy.save(out / "best.safetensors")
-    policy.save(out / "last.safetensors")
-    curve.append({"steps": state.steps, "updates": state.updates, "score": score.record()})
+    now = [replace(game.policy, provenance=provenance) for game in state.games]
+    policies.use(now, network)
+    scores: dict[str, Any] = {}
+    for task, policy in zip(plan.tasks, now, strict=True):
+        [score] = yield from _score([policy], task, plan, plan.eval_episodes, plan.options.seed)
+        scores[task.id] = score.record()
+    curve.append({"steps": state.steps, "updates": state.updates, "scores": scores})
+    if best_of(curve) == len(curve) - 1:
+        policies.save(now, out / "best.safetensors")
+    policies.save(now, out / "last.safetensors")
 
 
-def _score(policy: Policy, plan: Plan, episodes: int, seed: int) -> Generator[Progress, None, Score]:
-    task = plan.task
-    player = Player(policy, task.protocol.act, task.protocol.epsilon, episodes)
-    returns, done = [0.0] * episodes, 0
-    for tally in evaluate([player], task, seed, plan.threads):
-        for _, episode, value in tally.finished:
-            returns[episode] = value
+def best_of(curve: list[dict[str, Any]]) -> int:
+    """Which point of a curve is the best so far.
+
+    Of several games each is measured by where its score lies between its worst and its best, then averaged. A point
+    counts from where it was reached: one that was passed by before isn't kept.
+    """
+    means = np.array([[score["mean"] for score in point["scores"].values()] for point in curve])
+    best = 0
+    for now in range(1, len(means)):
+        low, high = means[: now + 1].min(0), means[: now + 1].max(0)
+        merits = ((means[[best, now]] - low) / np.where(high > low, high - low, 1)).mean(1)
+        best = now if merits[1] >= merits[0] else best
+    return best
+
+
+def _followed(
+    plan: Plan, followers: online.Followers, curve: list[dict[str, Any]], scores: dict[str, Score]
+) -> Generator[Progress, None, dict[str, Any]]:
+    """`result.json`'s part about students that followed: their scores beside the best's, and how steady curves were."""
+    if not plan.students:
+        return {}
+    task = plan.tasks[0]
+    of_students = yield from _score(followers.policies, task, plan, plan.episodes, plan.options.seed + 1)
+    records: list[dict[str, Any]] = []
+    for name, policy, score in zip(followers.names, followers.policies, of_students, strict=True):
+        ratio = relative(score, scores[task.id])
+        records.append(
+            {
+                "name": name,
+                "spec": str(policy.spec),
+                "parameters": policy.num_parameters,
+                "file": f"students/{name}.safetensors",
+                "score": score.record(),
+                "relative": ratio and ratio.record(),
+            }
+        )
+    second_half = curve[len(curve) // 2 :]
+    lines = {"dqn": [point["scores"][task.id]["mean"] for point in second_half]}
+    lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in followers.names}
+    return {"students": records, "spread": {name: float(np.std(line)) for name, line in lines.items()}}
+
+
+def _score(
+    players: list[Policy], task: Task, plan: Plan, episodes: int, seed: int
+) -> Generator[Progress, None, list[Score]]:
+    act, epsilon = task.protocol.act, task.protocol.epsilon
+    returns, done = [[0.0] * episodes for _ in players], 0
+    for tally in evaluate([Player(policy, act, epsilon, episodes) for policy in players], task, seed, plan.threads):
+        for player, episode, value in tally.finished:
+            returns[player][episode] = value
         done += len(tally.finished)
-        yield Progress("evaluate", done, episodes)
-    return Score(tuple(returns))
+        yield Progress("evaluate", done, episodes * len(players))
+    return [Score(tuple(of)) for of in returns]
 
 
 def _fresh(plan: Plan) -> State:
-    options, task = plan.options, plan.task
+    options = plan.options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, 0]).generate_state(1)[0]))
-        policy = Policy.new(
-            plan.network, "q", task.observation_shape, task.observation_dtype, task.num_actions, task=task.id
-        )
-    envs = Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads)
+        fresh = [
+            Policy.new(
+                plan.network, "q", task.observation_shape, task.observation_dtype, task.num_actions, task=task.id
+            ).to(options.device)
+            for task in plan.tasks
+        ]
+    envs = [Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads) for task in plan.tasks]
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
-    return new_state(envs, policy.to(options.device), options, play_rng, sample_rng)
+    return new_state(envs, fresh, options, play_rng, sample_rng)

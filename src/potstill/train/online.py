@@ -1,0 +1,103 @@
+"""Students that follow a policy which is still learning (online distillation, Rusu et al. 2016).
+
+Whenever the learner's score is a new best, that policy becomes the teacher; after every score the teacher plays an hour
+and the students learn from it, in the loop that distils finished teachers. `follow` doesn't ask who the learner is.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.distill import checkpoint
+from potstill.distill.loop import Progress, State, distill
+from potstill.distill.options import Options
+from potstill.distill.plan import Plan, new_state, plan
+from potstill.learners.options import DQNOptions
+from potstill.policies import save
+from potstill.policy import Policy
+
+HOURS = 1.0
+"""Hours that the teacher plays after each score."""
+MEMORY_HOURS = 3.0
+"""Hours of play that the students remember: older teachers' play is forgotten."""
+FOLDER = "students"
+
+
+@dataclass
+class Followers:
+    """Students, and the teacher that is replaced under them; none of both where nothing follows."""
+
+    plan: Plan | None
+    state: State | None
+    teacher: Policy
+    loop: Iterator[Progress]
+
+    @property
+    def names(self) -> list[str]:
+        return [student.name for student in self.state.students] if self.state else []
+
+    @property
+    def policies(self) -> list[Policy]:
+        """The students as they play now."""
+        return [student.policies[0] for student in self.state.students] if self.state else []
+
+    def follow(self, best: Policy, check: int) -> Iterator[Progress]:
+        """Learn an hour from the best policy so far.
+
+        Args:
+            best: it.
+            check: how many scores there have been. What was learnt after this one before a kill isn't learnt again.
+        """
+        self.teacher.network = best.to(self.teacher.device).network
+        if self.state and self.state.hours < check:
+            for progress in self.loop:
+                if progress.stage == "hour":
+                    break
+                yield progress
+
+    def save(self, folder: Path, students: Path) -> None:
+        """Save the point to go on from, and the students' policies."""
+        if self.plan and self.state:
+            checkpoint.save(folder / FOLDER, self.state, self.plan.options)
+            for student in self.state.students:
+                save(student.policies, students / f"{student.name}.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Come back to the point that was saved."""
+        if self.plan and self.state:
+            checkpoint.load(folder / FOLDER, self.state, self.plan.options)
+
+
+def begin(students: tuple[str, ...], learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:
+    """Fresh students of a learner.
+
+    Args:
+        students: their networks, as `potstill distill --student` takes them.
+        learner: who they follow; it isn't changed.
+        options: of the learner.
+        checks: how often it will be scored.
+        threads: of emulators and arithmetic.
+
+    Raises:
+        PotstillError: a student can't see the task.
+    """
+    teacher = copy.deepcopy(learner)
+    teacher.network.requires_grad_(False)
+    if not students:
+        return Followers(None, None, teacher, iter(()))
+    planned = plan(
+        Options(
+            students,
+            hours=HOURS * checks,
+            memory_hours=MEMORY_HOURS,
+            seed=options.seed,
+            precision=options.precision,
+            device=options.device,
+            threads=threads,
+        ),
+        teacher,
+    )
+    state = new_state(planned)
+    loop = distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads)
+    return Followers(planned, state, teacher, loop)
