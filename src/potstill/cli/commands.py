@@ -4,6 +4,7 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Generator
@@ -251,8 +252,9 @@ class Evaluate:
     """The files may be programs (TorchScript, torch.export), and are run: only for files of people you trust."""
     episodes: int = 100
     """How many episodes."""
-    starts: Literal["noop"] = "noop"
-    """noop: a random number of no-ops first (Atari), the task's own starts elsewhere."""
+    starts: str = "noop"
+    """noop: a random number of no-ops first (Atari), the task's own starts elsewhere; expert: within another expert's
+    play, from recorded starts; or a file that `potstill starts` recorded."""
     epsilon: float | None = None
     """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
     act: Literal["greedy", "sample"] = "greedy"
@@ -274,6 +276,7 @@ class Evaluate:
         from potstill.policies import of_task
         from potstill.policy import Policy
         from potstill.tasks import Task, make_task
+        from potstill.tasks.starts import Starts
         from potstill.teachers import load_all
 
         if not self.policy:
@@ -300,13 +303,19 @@ class Evaluate:
                     policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
                 check_plays(policy, task, str(path))
                 by_task.setdefault(task, []).append((path, policy))
+        starts = {task: None if self.starts == "noop" else Starts.read(self.starts, task) for task in by_task}
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():
             players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
-            for (path, _), score in zip(named, score_policies(players, task, self), strict=True):
+            for (path, _), score in zip(named, score_policies(players, task, self, starts[task]), strict=True):
                 record = score.record()
                 records.append(
-                    {"file": str(path), "task": task.id, "protocol": task.protocol.record(), "score": record}
+                    {
+                        "file": str(path),
+                        "task": task.id,
+                        "protocol": task.under(starts="expert" if starts[task] else None).protocol.record(),
+                        "score": record,
+                    }
                 )
                 if not self.json:
                     mean, (low, high) = record["mean"], record["ci95"]
@@ -323,6 +332,64 @@ class Evaluate:
                     }
                 )
             )
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Record starts for `evaluate --starts` and `distill --starts`: moments of an expert's play.
+
+    Each lies in the first fifth of one of the expert's episodes (Rusu et al. 2016 score from such moments of human
+    play). The file holds seeds and actions, so that everybody starts from the same ones.
+
+    potstill starts expert.safetensors --task ALE/Pong-v5 --out pong-starts.json
+    """
+
+    expert: Annotated[Path, tyro.conf.Positional]
+    """Who plays: best another policy than those that will be scored."""
+    out: Path
+    """The file; a file there is replaced."""
+    task: str | None = None
+    """What to play; default: what the expert's file says."""
+    number: int = 100
+    """How many starts."""
+    epsilon: float = 0.05
+    """Probability of a random action."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the expert's distribution."""
+    seed: int = 0
+    """Of the episodes and of the draw."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import record_under_bar
+        from potstill.distill.plan import check_plays
+        from potstill.evaluate import Player
+        from potstill.files import sha256
+        from potstill.tasks import make_task, starts
+        from potstill.teachers import find, load
+
+        if not 1 <= self.number <= starts.MAX_STARTS:
+            raise PotstillError(f"--number {self.number}: must be from 1 to {starts.MAX_STARTS}")
+        if not 0 <= self.epsilon <= 1:
+            raise PotstillError(f"--epsilon {self.epsilon}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+        path = find(self.expert)
+        policy = load(path, self.task)
+        task_id = self.task or policy.task
+        if task_id is None:
+            raise PotstillError(f"{self.expert} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+        task = make_task(task_id)
+        check_plays(policy, task, str(self.expert))
+        if task.bounds is not None or task.num_actions > len(starts.DIGITS):
+            raise PotstillError(f"starts: {task.id} has too many actions, or continuous ones")
+        threads = self.threads or os.cpu_count() or 1
+        recorded = record_under_bar(Player(policy, self.act, self.epsilon, self.number), task, self.seed, threads)
+        expert = {"name": path.stem, "sha256": sha256(path), "epsilon": self.epsilon, "act": self.act}
+        protocol = starts.dynamics(task.protocol)
+        starts.Starts(task.id, expert, protocol, tuple(recorded)).write(self.out, command)
+        print(self.out)
 
 
 OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log standard deviations"}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report, Train, printable
+from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report, Starts, Train, printable
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -18,6 +18,7 @@ Command = (
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Record | Report | Train:
+def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Record | Report | Starts | Train:
     """The command that was typed.
 
     Raises:

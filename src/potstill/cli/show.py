@@ -12,9 +12,10 @@ from rich.table import Table
 
 from potstill.bench import Measured, bench
 from potstill.distill.plan import Plan
-from potstill.evaluate import Player, Score, evaluate
+from potstill.evaluate import Player, Score, evaluate, record_starts
 from potstill.files import read_json
 from potstill.tasks import Task
+from potstill.tasks.starts import Start, Starts
 
 if TYPE_CHECKING:
     from potstill.cli.commands import Evaluate
@@ -50,19 +51,31 @@ def show_progress(progress: Iterable[Progress]) -> None:
             bars.update(rows[now.stage], completed=now.done, total=now.total)
 
 
-def score_policies(players: list[Player], task: Task, options: "Evaluate") -> list[Score]:
+def score_policies(players: list[Player], task: Task, options: "Evaluate", starts: Starts | None) -> list[Score]:
     """Play the policies' episodes under a bar."""
     returns = [[0.0] * player.episodes for player in players]
     done = 0
     with _bars() as bars:
         row = bars.add_task(STAGES["evaluate"], total=sum(map(len, returns)))
         threads = options.threads or os.cpu_count() or 1
-        for tally in evaluate(players, task, options.seed, threads):
+        for tally in evaluate(players, task, options.seed, threads, starts=starts and starts.starts):
             for player, episode, score in tally.finished:
                 returns[player][episode] = score
                 done += 1
                 bars.update(row, completed=done)
     return [Score(tuple(of)) for of in returns]
+
+
+def record_under_bar(player: Player, task: Task, seed: int, threads: int) -> list[Start]:
+    """Record an expert's starts under a bar."""
+    recording = record_starts(player, task, seed, threads)
+    with _bars() as bars:
+        row = bars.add_task("playing (episodes)", total=player.episodes)
+        while True:
+            try:
+                bars.update(row, completed=next(recording))
+            except StopIteration as end:
+                return end.value
 
 
 def run_bench(plan: Plan, rounds: int) -> dict[str, Measured]:

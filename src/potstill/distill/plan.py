@@ -18,6 +18,7 @@ from potstill.memory import Replay
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Protocol, Task, make_task
+from potstill.tasks.starts import Starts
 from potstill.teachers import find, load
 from potstill.version import __version__
 
@@ -34,6 +35,8 @@ class Lesson:
     recording: Recording | None
     temperature: float
     bf16: bool
+    starts: Starts | None
+    """Where scored episodes begin; None: as the protocol says."""
 
     @property
     def labeller(self) -> Policy | None:
@@ -71,6 +74,12 @@ class Plan:
     def protocol(self) -> Protocol:
         """How every task is played."""
         return self.lessons[0].task.protocol
+
+    @property
+    def scored_by(self) -> Protocol:
+        """How every score is measured."""
+        task, starts = self.lessons[0].task, "expert" if self.lessons[0].starts else None
+        return task.under(starts=starts).protocol
 
     @property
     def sources(self) -> list[Policy | Recording]:
@@ -180,7 +189,9 @@ def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Re
             raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
         quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
         temperature = options.temperature or TEMPERATURE[outputs_are]
-        lessons.append(Lesson(task, teacher, record, recording, temperature, quick or options.precision == "bf16"))
+        starts = None if options.starts == "noop" or teacher is None else Starts.read(options.starts, task)
+        bf16 = quick or options.precision == "bf16"
+        lessons.append(Lesson(task, teacher, record, recording, temperature, bf16, starts))
     return tuple(lessons)
 
 

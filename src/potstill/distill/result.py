@@ -43,7 +43,8 @@ def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, 
         returns = [[0.0] * player.episodes for player in players.values()]
         agreed, states = np.zeros(len(students), np.int64), 0
         watched = [policies[index] for policies in students.values()]
-        for tally in evaluate(list(players.values()), lesson.task, options.seed, plan.threads, watched):
+        starts = lesson.starts and lesson.starts.starts
+        for tally in evaluate(list(players.values()), lesson.task, options.seed, plan.threads, watched, starts):
             for player, episode, score in tally.finished:
                 returns[player][episode] = score
             done += len(tally.finished)
@@ -74,6 +75,8 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
     for lesson, of in zip(plan.lessons, played, strict=True):
         scores = of.scores if of else {}
         teacher: dict[str, Any] = {"task": lesson.task.id, **lesson.teacher_record, "score": _record(scores, "teacher")}
+        if lesson.starts:
+            teacher["starts"] = {"expert": lesson.starts.expert, "number": len(lesson.starts.starts)}
         if "teacher, other act" in scores:
             act = _other(lesson.task.protocol.act)
             teacher["other_act"] = {"act": act, "score": _record(scores, "teacher, other act")}

@@ -95,7 +95,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         "seed": plan.options.seed,
         "versions": versions(),
         "machine": machine(plan.threads),
-        "protocol": plan.protocol.record(),
+        "protocol": plan.scored_by.record(),
         **results(plan, students, played),
         "budget": {**budget, "seconds": seconds},
     }

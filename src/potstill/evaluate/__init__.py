@@ -2,6 +2,7 @@
 
 from potstill.evaluate.parallel import Tally, evaluate
 from potstill.evaluate.play import Player, play_episodes, play_threads, random_player
+from potstill.evaluate.starts import record_starts
 from potstill.evaluate.statistics import Score, geometric_mean, normalised, relative
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "play_episodes",
     "play_threads",
     "random_player",
+    "record_starts",
     "relative",
 ]

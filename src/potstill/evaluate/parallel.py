@@ -12,7 +12,7 @@ import pickle
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ import torch
 from potstill.evaluate.play import Player, play_episodes
 from potstill.policy import Policy
 from potstill.tasks import Task
+from potstill.tasks.starts import Start
 
 AGREEMENT_EVERY = 8
 """Agreement is counted on each eighth of the first player's steps: neighbours are nearly the same."""
@@ -47,10 +48,16 @@ class _Share:
     seed: int
     watched: list[Policy]
     threads: int
+    starts: Sequence[Start] | None
 
 
 def evaluate(
-    players: list[Player], task: Task, seed: int, threads: int, watched: list[Policy] | None = None
+    players: list[Player],
+    task: Task,
+    seed: int,
+    threads: int,
+    watched: list[Policy] | None = None,
+    starts: Sequence[Start] | None = None,
 ) -> Iterator[Tally]:
     """Play each player's episodes; count how often `watched` policies agree with the first.
 
@@ -60,12 +67,13 @@ def evaluate(
         seed: of starts and chance. The same seed and threads give the same returns.
         threads: cores to use; Atari on the CPU takes a process for each, where the networks are ours.
         watched: policies asked about each eighth of the first player's states.
+        starts: where episodes begin; None: as the task's protocol says.
     """
     can_be_sent = all(player.policy.is_ours and player.policy.device == "cpu" for player in players)
     jobs = [(index, episode) for index, player in enumerate(players) for episode in range(player.episodes)]
     processes = min(threads, len(jobs)) if task.is_atari and can_be_sent else 1
     shares = [
-        _Share(players, task, jobs[worker::processes], seed, watched or [], threads // processes)
+        _Share(players, task, jobs[worker::processes], seed, watched or [], threads // processes, starts)
         for worker in range(processes)
     ]
     yield from _play(shares[0]) if processes == 1 else _play_in_processes(shares)
@@ -74,7 +82,8 @@ def evaluate(
 def _play(share: _Share) -> Iterator[Tally]:
     finished: list[tuple[int, int, float]] = []
     states, agreed = 0, [0] * len(share.watched)
-    for tick, moment in enumerate(play_episodes(share.players, share.task, share.jobs, share.seed, share.threads)):
+    moments = play_episodes(share.players, share.task, share.jobs, share.seed, share.threads, share.starts)
+    for tick, moment in enumerate(moments):
         finished += moment.finished
         firsts = moment.player == 0
         if share.watched and tick % AGREEMENT_EVERY == 0 and firsts.any():

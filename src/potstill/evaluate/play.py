@@ -5,7 +5,7 @@ environments take them from one queue, so that none stands idle while another pl
 ends before the last is over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from potstill.networks import Network, NetworkSpec
 from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task
 from potstill.tasks.spec import Act
+from potstill.tasks.starts import Start
 
 MAX_ENVS = 16
 IDLE = (-1, -1)
@@ -42,7 +43,7 @@ class Moment:
     observations: np.ndarray
     """(num_envs, *observation_shape): what was seen."""
     player: np.ndarray
-    """(num_envs,) which player acted on it; -1: none, the queue is empty."""
+    """(num_envs,) which player acted on it; -1: none, it was on the way to its start, or the queue is empty."""
     outputs: Tensor
     """(num_envs, outputs) that player's outputs."""
     finished: list[tuple[int, int, float]]
@@ -50,7 +51,12 @@ class Moment:
 
 
 def play_episodes(
-    players: list[Player], task: Task, jobs: list[tuple[int, int]], seed: int, threads: int
+    players: list[Player],
+    task: Task,
+    jobs: list[tuple[int, int]],
+    seed: int,
+    threads: int,
+    starts: Sequence[Start] | None = None,
 ) -> Iterator[Moment]:
     """Play exactly these episodes, on evaluation seeds, in this process.
 
@@ -60,24 +66,42 @@ def play_episodes(
         jobs: (player, episode), in the order they are begun.
         seed: of the starts and of chance.
         threads: of emulators and large networks.
+        starts: where episodes begin, the n-th one at the n-th start (counted on from the first after the last). Until
+            there the recorded actions are taken, and what they earn isn't counted.
     """
     seeds = EpisodeSeeds(seed, "evaluation")
     share = jobs[0][1]  # tells several processes' shares apart: the first episode of each is another
-    left = len(jobs)
-    envs = Envs(task, min(MAX_ENVS, left), lambda env, episode: seeds(env + MAX_ENVS * share, episode), threads)
-    queue = iter(jobs)
-    playing = [next(queue) for _ in range(envs.num_envs)]
+    left, queue = len(jobs), iter(jobs)
+    num_envs = min(MAX_ENVS, left)
+    playing: list[tuple[int, int]] = [IDLE] * num_envs
+    forced: list[tuple[int, ...]] = [()] * num_envs
+
+    def seed_of(env: int, episode: int) -> int:
+        if starts is None:
+            return seeds(env + MAX_ENVS * share, episode)
+        playing[env] = next(queue, IDLE)  # the copy is being reset: what it begins must be known now
+        start = starts[playing[env][1] % len(starts)]
+        forced[env] = start.actions
+        return start.seed
+
+    envs = Envs(task, num_envs, seed_of, threads, seed_each=starts is not None)
+    if starts is None:
+        playing = [next(queue) for _ in range(num_envs)]
     rng = np.random.default_rng([seed, 1, share])
     threads_of = [play_threads(player.policy, threads) for player in players]
+    earned = np.zeros(num_envs)
     before = torch.get_num_threads()
     try:
         while left:
-            who = np.array([player for player, _ in playing])
-            observations = envs.observations
-            actions = np.zeros(envs.num_envs, np.int64)
+            observations, now = envs.observations, list(playing)
+            on_the_way = envs.age < [len(actions) for actions in forced]
+            who = np.where(on_the_way, -1, [player for player, _ in now])
+            actions = np.zeros(num_envs, np.int64)
             if task.bounds is not None:
-                actions = np.tile(np.array(task.bounds[0], np.float32), (envs.num_envs, 1))
-            said = torch.zeros(envs.num_envs, task.num_outputs)
+                actions = np.tile(np.array(task.bounds[0], np.float32), (num_envs, 1))
+            for env in np.flatnonzero(on_the_way).tolist():
+                actions[env] = forced[env][int(envs.age[env])]
+            said = torch.zeros(num_envs, task.num_outputs)
             for index, player in enumerate(players):
                 its = np.flatnonzero(who == index)
                 if len(its):
@@ -85,11 +109,15 @@ def play_episodes(
                     outputs = player.policy.outputs(observations[its])
                     said[its] = outputs
                     actions[its] = player.policy.choose(outputs, player.epsilon, rng, player.act)
+            finished = envs.step(actions)
+            earned += np.where(on_the_way, 0.0, envs.rewards)
             ended: list[tuple[int, int, float]] = []
-            for finished in envs.step(actions):
-                if playing[finished.env] != IDLE:
-                    ended.append((*playing[finished.env], finished.score))
-                    playing[finished.env] = next(queue, IDLE)
+            for env in (each.env for each in finished):
+                if now[env] != IDLE:
+                    ended.append((*now[env], float(earned[env])))
+                if starts is None:
+                    playing[env] = next(queue, IDLE)
+                earned[env] = 0.0
             left -= len(ended)
             yield Moment(observations, who, said, ended)
     finally:

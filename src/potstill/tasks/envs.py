@@ -61,6 +61,8 @@ class Envs:
     ask for one each 32 episodes, and only reset for the others."""
     threads: int = 0
     """Emulator threads (Atari); 0: one a core."""
+    seed_each: bool = False
+    """Ask for a seed for every episode, on Atari too."""
 
     observations: np.ndarray = field(init=False)
     """(num_envs, *observation_shape): what each copy shows now."""
@@ -79,7 +81,8 @@ class Envs:
 
     def __post_init__(self) -> None:
         self._vector = make_vector_env(self.task, self.num_envs, self.threads)
-        self._episodes_a_seed = ATARI_EPISODES_A_SEED if self.task.is_atari and not self.task.protocol.sticky else 1
+        many = self.task.is_atari and not self.task.protocol.sticky and not self.seed_each
+        self._episodes_a_seed = ATARI_EPISODES_A_SEED if many else 1
         self._restart(np.zeros(self.num_envs, dtype=np.int64))
 
     def step(self, actions: np.ndarray) -> list[Finished]:

@@ -1,0 +1,100 @@
+"""Starts in the midst of other players' episodes, recorded: everybody can be scored from the same ones.
+
+Rusu et al. 2016 score from states of human play. Here each start lies in the first fifth of an episode that another
+expert played; a start is that episode's seed and the actions until there.
+"""
+
+import string
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import PotstillError
+from potstill.files import read_json, write_json
+from potstill.tasks.spec import Protocol, Task
+
+SCHEMA = 1
+SHARE = 0.2
+"""Of an episode: a start lies in this first part of it."""
+DIGITS = string.digits + string.ascii_lowercase
+"""An action a character: the file is small and can be read."""
+MAX_STARTS, MAX_ACTIONS = 10_000, 30_000
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an episode begins."""
+
+    seed: int
+    actions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Recorded starts of a task."""
+
+    task: str
+    expert: dict[str, Any]
+    """Who played: its name, sha256 and ε."""
+    protocol: dict[str, Any]
+    """What it played by: with other settings the same actions lead elsewhere."""
+    starts: tuple[Start, ...]
+
+    def write(self, path: Path, command: list[str]) -> None:
+        """Write a file of starts, atomically."""
+        starts = [{"seed": s.seed, "actions": "".join(DIGITS[action] for action in s.actions)} for s in self.starts]
+        record = {"schema": SCHEMA, "command": command, "task": self.task, "expert": self.expert}
+        write_json(path, {**record, "protocol": self.protocol, "starts": starts})
+
+    @classmethod
+    def read(cls, name: str, task: Task) -> "Starts":
+        """The starts of a task.
+
+        Args:
+            name: `expert` for those that come with the package, or a file's path.
+            task: what will be played from them.
+
+        Raises:
+            PotstillError: there are none, or they are of another task or of other settings.
+        """
+        path = bundled(task.id) if name == "expert" else Path(name)
+        if not path.exists():
+            raise PotstillError(
+                f"--starts {name}: no starts of {task.id} are recorded; record them with potstill starts and name that"
+                " file"
+            )
+        content = read_json(path)
+        try:
+            if content["schema"] != SCHEMA or content["task"] != task.id:
+                raise PotstillError(f"{path} holds starts of {content['task']}, schema {content['schema']}")
+            if content["protocol"] != dynamics(task.protocol):
+                raise PotstillError(f"{path}: its starts were recorded by another protocol than {task.protocol.name}")
+            starts = tuple(_read_start(start, task.num_actions) for start in content["starts"])
+            if not 1 <= len(starts) <= MAX_STARTS:
+                raise ValueError(f"{len(starts)} starts")
+            return cls(content["task"], dict(content["expert"]), content["protocol"], starts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PotstillError(f"{path} is no file of starts ({error})") from error
+
+
+def dynamics(protocol: Protocol) -> dict[str, Any]:
+    """The settings of a protocol that decide where actions lead."""
+    deciding = ("noop_max", "sticky", "frame_skip", "actions", "fire_reset")
+    return {name: value for name, value in protocol.record().items() if name in deciding}
+
+
+def bundled(task_id: str) -> Path:
+    """Where the package has the starts of a task, if it has any."""
+    name = task_id.removeprefix("ALE/").split("-")[0]
+    return Path(str(resources.files("potstill") / "assets" / "starts" / f"{name}.json"))
+
+
+def _read_start(described: dict[str, Any], num_actions: int) -> Start:
+    seed, text = described["seed"], described["actions"]
+    actions = tuple(map(DIGITS.index, text))
+    if type(seed) is not int or not 0 <= seed < 2**31 or len(actions) > MAX_ACTIONS:
+        raise ValueError("a seed or its actions")
+    if any(action >= num_actions for action in actions):
+        raise ValueError(f"an action that is none of {num_actions}")
+    return Start(seed, actions)
