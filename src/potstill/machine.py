@@ -29,6 +29,13 @@ def has_bf16(device: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def memory_bytes(device: str) -> int:
+    """Of memory that a device has."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     found = {"potstill": __version__, "python": platform.python_version()}

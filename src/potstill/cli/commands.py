@@ -19,6 +19,7 @@ import tyro
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
 from potstill.learners.options import DQNOptions
+from potstill.reproduce.options import Options as ReproduceOptions
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]
@@ -200,6 +201,47 @@ class Train:
             show_progress(run(planned, self.out, self.resume, command))
         page = write_report(self.out)
         show_training(self.out, page)
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Measure a table of Policy Distillation (Rusu et al. 2016) here, beside what was published.
+
+    losses: MSE, NLL and KL for students of the teacher's size (table 1). compression: net1, net2, net3 (table B1).
+    multitask-3: Multi-DQN, NLL and KL for several games in one network (table B2). multitask-10: every game there is in
+    one network (table B1). online: students of a DQN that is still learning (figure 5).
+
+    potstill reproduce compression --teachers zoo ~/teachers --quick --out runs/quick
+
+    Run again with --resume it goes on: finished runs aren't made again.
+    """
+
+    table: Annotated[Literal["losses", "compression", "multitask-3", "multitask-10", "online"], tyro.conf.Positional]
+    """Which."""
+    out: Path
+    """The folder of its runs; must be empty, unless --resume."""
+    options: Flat[ReproduceOptions] = field(default_factory=ReproduceOptions)
+    resume: bool = False
+    """Go on with what is in --out (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress, show_table
+        from potstill.report import write_report
+        from potstill.reproduce.run import collect, prepare
+        from potstill.run_directory import open_run
+
+        reproduction = prepare(self.table, self.options)
+        if reproduction.missing:
+            print(f"left out, no teacher: {', '.join(reproduction.missing)}", file=sys.stderr)
+        record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
+        open_run(self.out, self.resume, command, json.loads(json.dumps(record)), ("threads",))
+        with _resumable(command):
+            for number, job in enumerate(reproduction.jobs, 1):
+                print(f"{job.name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
+                show_progress(job.run(self.out, command))
+            collect(reproduction, self.out, command)
+        page = write_report(self.out)
+        show_table(self.out, page)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,23 @@ import contextlib
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import tyro
 
-from potstill.cli.commands import Bench, Demo, Distill, Evaluate, Inspect, Record, Report, Starts, Train, printable
+from potstill.cli.commands import (
+    Bench,
+    Demo,
+    Distill,
+    Evaluate,
+    Inspect,
+    Record,
+    Report,
+    Reproduce,
+    Starts,
+    Train,
+    printable,
+)
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -18,11 +30,19 @@ Command = (
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
+
+
+class Runnable(Protocol):
+    """A command with its arguments."""
+
+    def run(self, command: list[str]) -> None: ...
+
 
 DESCRIPTION = """Distil a trained reinforcement-learning policy into a small, fast one that plays as well, and prove it.
 
@@ -48,7 +68,9 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def parse(argv: list[str]) -> Bench | Demo | Distill | Evaluate | Inspect | Record | Report | Starts | Train:
+def parse(
+    argv: list[str],
+) -> Runnable:
     """The command that was typed.
 
     Raises:

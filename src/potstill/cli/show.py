@@ -148,6 +148,43 @@ def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> 
     return table
 
 
+def show_table(out: Path, page: Path) -> None:
+    """A table of the paper, beside ours."""
+    result = read_json(out / "result.json")
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    if result["table"] == "online":
+        for game, of in result["games"].items():
+            spread = ", ".join(f"{name} {value:.2f}" for name, value in of["spread"].items())
+            ends = ", ".join(f"{student['name']} {_interval(student['relative'], 3)}" for student in of["students"])
+            console.print(f"{game}: of the best teacher {ends}; spread of the curves' second halves {spread}")
+    else:
+        console.print(_paper_table(result))
+    console.print(f"report    {page}", soft_wrap=True)
+
+
+def _paper_table(result: dict[str, Any]) -> Table:
+    quick = " (quick: it shows that it works, no more)" if result["options"]["quick"] else ""
+    table = Table(title=f"{result['table']}: student / teacher, % [95 % CI], paper's below{quick}")
+    columns = list(result["geometric_mean"])
+    for heading in ("game", "teacher [95 % CI]", *columns):
+        table.add_column(heading, justify="left" if heading == "game" else "right")
+    for row in result["rows"]:
+        cells = (_percent(row["columns"][column]) for column in columns)
+        table.add_row(row["game"], _interval(row["teacher"]["score"], 1), *cells)
+    table.add_section()
+    table.add_row("geometric mean", "", *(_percent({"relative": m, **m}) for m in result["geometric_mean"].values()))
+    return table
+
+
+def _percent(cell: dict[str, Any]) -> str:
+    share, paper = cell["relative"], cell["paper"]
+    ours = "–"
+    if share and "mean" in share:
+        low, high = share["ci95"]
+        ours = f"{100 * share['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{ours}\n{'–' if paper is None else paper}"
+
+
 def show_training(out: Path, page: Path) -> None:
     """The curve and the end of a finished training."""
     result = read_json(out / "result.json")

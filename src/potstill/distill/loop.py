@@ -7,7 +7,6 @@ minibatches. It is a generator: whoever drives it logs, saves, shows progress an
 
 import copy
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +31,6 @@ from potstill.policies import as_one, use
 from potstill.policy import Policy
 from potstill.tasks import Envs
 
-MIXED = os.environ.get("MIXED") == "1"
 REPORT_EVERY = 50
 """Updates between two progress records."""
 DEFAULT_RATE = {("adam", True): 2e-2, ("adam", False): 1.5e-3, ("rmsprop", True): 2.5e-4, ("rmsprop", False): 2.5e-4}
@@ -281,13 +279,17 @@ def learn(
 
 
 def draw(state: State, rows: int, options: Options) -> dict[int, Sample]:
-    """A minibatch's samples, by task."""
-    rng, held, tasks = state.sample_rng, window(options), len(state.memories)
-    if MIXED:
-        sizes = [len(part) for part in np.array_split(np.arange(options.batch), tasks)]
-        return {i: state.memories[i].draw(size, rng, rows, held) for i, size in enumerate(sizes)}
-    index = int(rng.integers(tasks)) if tasks > 1 else 0
-    return {index: state.memories[index].draw(options.batch, rng, rows, held)}
+    """A minibatch's samples, by task: an equal share of each.
+
+    Batch normalisation learns the statistics of all tasks together only from minibatches of all of them
+    (docs/decisions/0010). Without it a minibatch is of one task, drawn at random, as in the paper.
+    """
+    rng, held, memories = state.sample_rng, window(options), state.memories
+    if options.batch_norm or len(memories) == 1:
+        sizes = [len(part) for part in np.array_split(np.arange(options.batch), len(memories))]
+        return {index: memories[index].draw(size, rng, rows, held) for index, size in enumerate(sizes)}
+    index = int(rng.integers(len(memories)))
+    return {index: memories[index].draw(options.batch, rng, rows, held)}
 
 
 def threads_inside(students: list[Student], threads: int) -> int:

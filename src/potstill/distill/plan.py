@@ -13,11 +13,12 @@ from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.distill.recording import MANIFEST, Recording
 from potstill.errors import PotstillError
 from potstill.files import sha256
-from potstill.machine import check_device, has_bf16
+from potstill.machine import check_device, has_bf16, memory_bytes
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Protocol, Task, make_task
+from potstill.tasks.spec import RUSU2016
 from potstill.tasks.starts import Starts
 from potstill.teachers import find, load
 from potstill.version import __version__
@@ -140,7 +141,30 @@ def plan(options: Options, *teachers: Policy) -> Plan:
             )
     if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * first.protocol.stack:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
+    _check_memory(options, lessons)
     return Plan(options, lessons, students, student_sees, options.threads or os.cpu_count() or 1)
+
+
+def hours_that_fit(options: Options, tasks: int) -> float:
+    """Hours of Atari play that two thirds of the machine's memory hold of each task, ten at most."""
+    height, width = RUSU2016.resolution or (84, 84)
+    an_hour = STEPS_PER_HOUR * (height * width + 4 * 18)
+    return min(10.0, max(1.0, memory_bytes(options.device) * 2 / 3 // (an_hour * tasks)))
+
+
+def _check_memory(options: Options, lessons: tuple[Lesson, ...]) -> None:
+    steps = min(options.memory_hours, options.hours) * STEPS_PER_HOUR
+    of_step = sum(
+        int(np.prod(lesson.task.observation_shape)) // lesson.task.protocol.stack
+        * (1 if lesson.task.is_atari else 4) + 4 * lesson.task.num_outputs
+        for lesson in lessons
+    )  # fmt: skip
+    needed, there = steps * of_step, memory_bytes(options.device)
+    if needed > there:
+        raise PotstillError(
+            f"the play to remember takes {needed / 2**30:.0f} GB, this machine has {there / 2**30:.0f}: add"
+            f" --memory-hours {max(1, int(min(options.memory_hours, options.hours) * there / needed * 0.7))}"
+        )
 
 
 def _as_recorded(options: Options, recordings: list[Recording]) -> Options:

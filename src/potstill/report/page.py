@@ -33,7 +33,7 @@ def write_report(run: Path) -> Path:
     if not isinstance(result, dict) or result.get("schema") != 1:
         raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
     try:
-        html = _training_page(result) if "curve" in result else _distillation_page(result, run)
+        html = _page(result, run)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PotstillError(
             f"{run / 'result.json'} is not what a run writes ({type(error).__name__}: {error})"
@@ -41,6 +41,13 @@ def write_report(run: Path) -> Path:
     with atomic_write(run / "report.html") as file:
         file.write(html.encode())
     return run / "report.html"
+
+
+def _page(result: dict[str, Any], run: Path) -> str:
+    """The page of whatever made the result."""
+    if "table" in result:
+        return _table_page(result, run)
+    return _training_page(result) if "curve" in result else _distillation_page(result, run)
 
 
 def _distillation_page(result: dict[str, Any], run: Path) -> str:
@@ -57,6 +64,19 @@ def _distillation_page(result: dict[str, Any], run: Path) -> str:
 def _training_page(result: dict[str, Any]) -> str:
     plots = [_training_plot(result, task) for task in result["tasks"]]
     return _render("training.html.jinja", result, plots=plots, students=result.get("students", []))
+
+
+def _table_page(result: dict[str, Any], run: Path) -> str:
+    if result["table"] == "online":
+        plots = [
+            _training_plot({**of, "tasks": [f"ALE/{game}-v5"]}, f"ALE/{game}-v5")
+            for game, of in result["games"].items()
+        ]
+        return _render("online.html.jinja", result, plots=plots)
+    picture = run / "activations.json"
+    plots = [_paper_plot(result)]
+    plots += _activation_plots(read_json(picture)) if picture.exists() else []
+    return _render("table.html.jinja", result, plots=plots)
 
 
 def _render(template: str, result: dict[str, Any], **values: Any) -> str:
@@ -80,7 +100,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["interval"] = _interval
+    environment.filters |= {"interval": _interval, "percent": _percent}
     return environment
 
 
@@ -89,6 +109,13 @@ def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
         return "–"
     low, high = estimate["ci95"]
     return f"{estimate['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _percent(share: dict[str, Any] | None) -> str:
+    if share is None:
+        return "–"
+    low, high = share["ci95"]
+    return f"{100 * share['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -182,6 +209,43 @@ def _training_plot(result: dict[str, Any], task: str) -> Markup:
         axes.plot(steps, best, color=GREY, label="best so far", linewidth=1, linestyle=":")
     axes.legend(frameon=False, labelcolor=GREY)
     return _svg(figure)
+
+
+def _paper_plot(result: dict[str, Any]) -> Markup:
+    """Each game's students, with confidence intervals; the paper's as hollow diamonds."""
+    columns, rows = list(result["geometric_mean"]), result["rows"]
+    figure, axes = _axes("Student / teacher", "% of the teacher's score", "", height=1 + 0.2 * len(rows) * len(columns))
+    for place, (column, colour) in enumerate(zip(columns, _colours(), strict=False)):
+        for number, row in enumerate(rows):
+            cell, at = row["columns"][column], number + 0.7 * (place + 0.5) / len(columns) - 0.35
+            if cell["relative"]:
+                mean, (low, high) = cell["relative"]["mean"], cell["relative"]["ci95"]
+                error = [[100 * (mean - low)], [100 * (high - mean)]]
+                axes.errorbar(100 * mean, at, xerr=error, fmt="o", color=colour, markersize=5)
+            if cell["paper"] is not None:
+                axes.plot(cell["paper"], at, "D", color=colour, fillstyle="none", markersize=6)
+        axes.plot([], [], "o", color=colour, label=column)
+    axes.plot([], [], "D", color=GREY, fillstyle="none", label="paper")
+    axes.axvline(100, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row["game"] for row in rows])
+    axes.invert_yaxis()
+    axes.legend(frameon=False, labelcolor=GREY)
+    return _svg(figure)
+
+
+def _activation_plots(picture: dict[str, Any]) -> list[Markup]:
+    """Where states of each game lie, as the first and the last layer of a multi-task student see them (appendix D)."""
+    plots: list[Markup] = []
+    for layer, points in picture["layers"].items():
+        figure, axes = _axes(f"t-SNE of the {layer}", "", "", height=5)
+        at, games = np.array(points), np.array(picture["games"])
+        for game, colour in zip(dict.fromkeys(picture["games"]), _colours(), strict=False):
+            axes.plot(*at[games == game].T, ".", color=colour, label=game, markersize=4, alpha=0.7)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.legend(frameon=False, labelcolor=GREY)
+        plots.append(_svg(figure))
+    return plots
 
 
 def _curve_plots(metrics: list[dict[str, Any]]) -> list[Markup]:

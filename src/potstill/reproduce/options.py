@@ -1,0 +1,51 @@
+"""Everything that decides what is reproduced, and how thoroughly."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from potstill.errors import PotstillError
+
+Table = Literal["losses", "compression", "multitask-3", "multitask-10", "online"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much of what the paper did is done."""
+
+    teachers: tuple[str, ...] = ("zoo",)
+    """Where teachers are looked for, in this order: zoo, folders of policy files, or files."""
+    games: tuple[str, ...] = ()
+    """Which games, as in Pong Qbert. Default: the paper's that have a teacher."""
+    hours: float = 10.0
+    """Hours of play of each teacher (the paper: 500)."""
+    steps: int = 2_000_000
+    """Control steps of each game that Multi-DQN and the online learner play."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Each run is made once for each of them."""
+    episodes: int = 100
+    """Episodes a score is measured on, for each seed."""
+    starts: str = "noop"
+    """Where scored episodes begin: noop, expert (the paper: within human play), or a file of starts."""
+    quick: bool = False
+    """A smaller version in minutes: a quarter of an hour of play, 150 updates, 20,000 steps, 20 episodes, one seed. Its
+    numbers show that it works, no more."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks are computed."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def resolved(self) -> "Options":
+        """What --quick stands for.
+
+        Raises:
+            PotstillError: a value can't work; the message names the flag.
+        """
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise PotstillError("--seeds: name each once, from 0 on")
+        if self.episodes < 1:
+            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20) if self.quick else self
+
+    def record(self) -> dict[str, Any]:
+        """The options as JSON."""
+        return asdict(self)

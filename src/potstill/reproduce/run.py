@@ -1,0 +1,235 @@
+"""The runs that a table is made of, one after the other; what is finished isn't done again.
+
+runs/<name>/<run>/        a run directory of `potstill distill` or `potstill train` for each
+           /result.json   the table
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from potstill.distill import plan as distillation
+from potstill.distill import run as distilling
+from potstill.distill.options import Options as DistillOptions
+from potstill.errors import PotstillError
+from potstill.evaluate import Score, geometric_mean, relative
+from potstill.files import read_json, write_json
+from potstill.learners.options import DQNOptions
+from potstill.machine import machine, versions
+from potstill.reproduce.activations import check_installed, picture
+from potstill.reproduce.options import Options, Table
+from potstill.reproduce.paper import GAMES, GEOMETRIC_MEANS, TABLES
+from potstill.reproduce.teachers import choose, find_teachers
+from potstill.run_directory import SCHEMA
+from potstill.train import run as training
+
+MULTITASK = ("multitask-3", "multitask-10")
+OF_ONLINE = ("Pong", "Qbert")
+"""Games of the online table, where a user names none; it needs no teachers."""
+UPDATES = {True: 600, False: 2500}
+"""Updates after each hour, where it is quick and where it is not."""
+EVALUATIONS = 20
+"""Scores on the way of a training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the table."""
+
+    name: str
+    """Its folder."""
+    start: Callable[[Path, bool, list[str]], Iterator[Any]]
+    """From a folder, whether to resume, and the command: the run's progress."""
+
+    def run(self, out: Path, command: list[str]) -> Iterator[Any]:
+        """Begin it, go on with it, or leave it be."""
+        folder = out / self.name
+        if not (folder / "result.json").exists():
+            yield from self.start(folder, (folder / "config.json").exists(), command)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table to be filled."""
+
+    table: Table
+    options: Options
+    games: list[str]
+    missing: list[str]
+    """The paper's games that can't be played here."""
+    teachers: dict[str, Path]
+    jobs: list[Job]
+
+
+def prepare(table: Table, options: Options) -> Reproduction:
+    """Find the teachers and plan every run, before any work starts.
+
+    Raises:
+        PotstillError: something doesn't fit; the message names it.
+    """
+    options = options.resolved()
+    if table == "online":
+        for game in options.games:
+            if game not in GAMES:
+                raise PotstillError(f"--games {game}: the paper's games are {', '.join(GAMES)}")
+        games = list(options.games or OF_ONLINE)
+        return Reproduction(table, options, games, [], {}, [_online(game, options) for game in games])
+    teachers = find_teachers(options.teachers)
+    of_paper = tuple(dict.fromkeys(game for column in TABLES[table].values() for game in column))
+    games, missing = choose(options.games, teachers, of_paper)
+    if table in MULTITASK:
+        check_installed()
+    if table in MULTITASK and len(games) < 2:
+        raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")
+    jobs: list[Job] = []
+    for seed in options.seeds:
+        if table == "losses":
+            for game in games:
+                jobs += [_distillation(f"{game}-{loss}-{seed}", [teachers[game]], ("dqn",), loss, seed, options)
+                         for loss in ("mse", "nll", "kl")]  # fmt: skip
+        elif table == "compression":
+            of_paper = ("net1", "net2", "net3")
+            jobs += [_distillation(f"{game}-{seed}", [teachers[game]], of_paper, "kl", seed, options) for game in games]
+        else:
+            of_all = [teachers[game] for game in games]
+            for loss in ("nll", "kl") if table == "multitask-3" else ("kl",):
+                jobs.append(_distillation(f"{loss}-{seed}", of_all, (table,), loss, seed, options))
+            if table == "multitask-3":
+                jobs.append(_multi_dqn(games, seed, options))
+    return Reproduction(table, options, games, missing, teachers, jobs)
+
+
+def _distillation(
+    name: str, teachers: list[Path], students: tuple[str, ...], loss: Any, seed: int, options: Options
+) -> Job:
+    given = DistillOptions(
+        students,
+        tuple(teachers),
+        loss=loss,
+        hours=options.hours,
+        updates=UPDATES[options.quick],
+        play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
+        episodes=options.episodes,
+        starts=options.starts,
+        seed=seed,
+        device=options.device,
+        threads=options.threads,
+    )
+    given = replace(given, memory_hours=distillation.hours_that_fit(given, len(teachers)))
+    planned = distillation.plan(given)
+    return Job(name, lambda out, resume, command: distilling.run(planned, out, resume, command))
+
+
+def _multi_dqn(games: list[str], seed: int, options: Options) -> Job:
+    return _training(f"multi-dqn-{seed}", games, seed, options, network="multitask-3")
+
+
+def _online(game: str, options: Options) -> Job:
+    return _training(f"{game}-online", [game], options.seeds[0], options, students=("net1",) * 3)
+
+
+def _training(
+    name: str,
+    games: list[str],
+    seed: int,
+    options: Options,
+    network: str | None = None,
+    students: tuple[str, ...] = (),
+) -> Job:
+    given = DQNOptions(
+        steps=options.steps,
+        network=network,
+        learn_after=min(20_000, options.steps // 4),
+        explore_steps=min(250_000, options.steps // 2),
+        seed=seed,
+        device=options.device,
+        threads=options.threads,
+    )
+    tasks = tuple(f"ALE/{game}-v5" for game in games)
+    every = max(options.steps // EVALUATIONS, given.envs) if not options.quick else options.steps // 4
+    planned = training.plan(given, tasks, every, min(10, options.episodes), options.episodes, students)
+    return Job(name, partial(training.run, planned))
+
+
+def collect(reproduction: Reproduction, out: Path, command: list[str]) -> None:
+    """Write the table's `result.json` from its finished runs, and the data of its picture."""
+    options, table = reproduction.options, reproduction.table
+    results = {job.name: read_json(out / job.name / "result.json") for job in reproduction.jobs}
+    body = _online_rows(reproduction, results) if table == "online" else _rows(reproduction, results)
+    first = next(iter(results.values()))
+    result = {
+        "schema": SCHEMA,
+        "command": command,
+        "table": table,
+        "options": options.record(),
+        "versions": versions(),
+        "machine": machine(options.threads or os.cpu_count() or 1),
+        "protocol": first["protocol"],
+        "missing": reproduction.missing,
+        **body,
+        "runs": {name: result["budget"] for name, result in results.items()},
+    }
+    if table in MULTITASK:
+        seed = options.seeds[0]
+        student = out / f"kl-{seed}" / results[f"kl-{seed}"]["students"][0]["file"]
+        picture(student, out / "activations.json", seed, options.threads)
+    write_json(out / "result.json", result)
+
+
+def _online_rows(reproduction: Reproduction, results: dict[str, Any]) -> dict[str, Any]:
+    kept = ("best", "students", "spread", "curve")
+    return {"games": {game: {key: results[f"{game}-online"][key] for key in kept} for game in reproduction.games}}
+
+
+def _rows(reproduction: Reproduction, results: dict[str, Any]) -> dict[str, Any]:
+    """Each game's students beside its teacher, episodes of all seeds together, and their geometric means."""
+    table, paper = reproduction.table, TABLES[reproduction.table]
+    rows: list[dict[str, Any]] = []
+    pairs: dict[str, list[tuple[Score, Score]]] = {column: [] for column in paper}
+    for game in reproduction.games:
+        teachers: dict[str, dict[str, Any]] = {}  # by run: one run's teacher has several students
+        columns: dict[str, tuple[Score, list[float]]] = {}
+        for column in paper:
+            of_seeds: list[Score] = []
+            for seed in reproduction.options.seeds:
+                of_teacher, of_student = _scores(table, game, column, seed, results)
+                teachers |= of_teacher
+                of_seeds.append(of_student)
+            student = Score(tuple(value for score in of_seeds for value in score.returns))
+            columns[column] = (student, [score.mean for score in of_seeds])
+        teacher = Score(tuple(value for of in teachers.values() for value in of["score"]["returns"]))
+        first = {**next(iter(teachers.values())), "score": teacher.record()}
+        row: dict[str, Any] = {"game": GAMES[game], "teacher": first, "columns": {}}
+        for column, (student, seeds) in columns.items():
+            share = relative(student, teacher)
+            pairs[column].append((student, teacher))
+            row["columns"][column] = {
+                "score": student.record(),
+                "of_seeds": seeds,
+                "relative": share and share.record(),
+                "paper": paper[column].get(game),
+            }
+        rows.append(row)
+    means: dict[str, Any] = {}
+    for column, of_games in pairs.items():
+        mean = geometric_mean(of_games)
+        means[column] = {**(mean.record() if mean else {}), "paper": GEOMETRIC_MEANS.get(table, {}).get(column)}
+    return {"rows": rows, "geometric_mean": means}
+
+
+def _scores(
+    table: Table, game: str, column: str, seed: int, results: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], Score]:
+    """The teacher's record by the run's name, where the run has one, and the student's score."""
+    task = f"ALE/{game}-v5"
+    if column == "multi-dqn":
+        return {}, Score(tuple(results[f"multi-dqn-{seed}"]["best"]["scores"][task]["returns"]))
+    name = {"losses": f"{game}-{column}-{seed}", "compression": f"{game}-{seed}"}.get(table, f"{column}-{seed}")
+    place = next(i for i, teacher in enumerate(results[name]["teachers"]) if teacher["task"] == task)
+    students = results[name]["students"]
+    student = next(s for s in students if s["name"] == column) if table == "compression" else students[0]
+    returns = tuple(student["tasks"][place]["score"]["returns"])
+    return {name: results[name]["teachers"][place]}, Score(returns)

@@ -1,0 +1,64 @@
+"""Which teacher there is for each game."""
+
+from pathlib import Path
+
+from potstill.errors import PotstillError
+from potstill.reproduce.paper import GAMES
+from potstill.teachers import load
+from potstill.teachers.names import zoo_names
+
+SUFFIXES = (".safetensors", ".zip", ".pth", ".pt", ".onnx")
+
+
+def find_teachers(where: tuple[str, ...]) -> dict[str, Path]:
+    """Each game's first teacher in `where`: the zoo, folders or files.
+
+    Raises:
+        PotstillError: a folder or a file that was named isn't there, or the file is no teacher of these games.
+    """
+    found: dict[str, Path] = {}
+    for place in where:
+        if place == "zoo":
+            for name in zoo_names():
+                found.setdefault(_game(Path(f"zoo:{name}")) or name, Path(f"zoo:{name}"))
+        elif Path(place).is_dir():
+            for path in sorted(path for path in Path(place).iterdir() if path.suffix in SUFFIXES):
+                try:
+                    game = _game(path)
+                except PotstillError:  # a folder may hold other things
+                    continue
+                found.setdefault(game or path.name, path)
+        else:
+            game = _game(Path(place))
+            if game is None:
+                raise PotstillError(f"--teachers {place}: it plays none of {', '.join(GAMES)}")
+            found.setdefault(game, Path(place))
+    return {game: path for game, path in found.items() if game in GAMES}
+
+
+def choose(games: tuple[str, ...], known: dict[str, Path], of_paper: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The games that are played, and those of the paper that are not, for lack of a teacher.
+
+    Args:
+        games: the user's wish; empty: the paper's.
+        known: the teachers there are.
+        of_paper: the table's games.
+
+    Raises:
+        PotstillError: a game that was wished for has none, or no game is left.
+    """
+    for game in games:
+        if game not in GAMES:
+            raise PotstillError(f"--games {game}: the paper's games are {', '.join(GAMES)}")
+        if game not in known:
+            raise PotstillError(f"--games {game}: no teacher in --teachers, which has {', '.join(known) or 'none'}")
+    chosen = list(games) or [game for game in of_paper if game in known]
+    if not chosen:
+        raise PotstillError(f"no teacher of {', '.join(of_paper)} in --teachers: name a folder that has some")
+    return chosen, [game for game in of_paper if game not in chosen]
+
+
+def _game(path: Path) -> str | None:
+    task = load(path).task
+    game = (task or "").removeprefix("ALE/").removesuffix("-v5")
+    return game if game in GAMES else None

@@ -1,0 +1,153 @@
+"""The paper's tables: planned before any work, made of runs, collected beside what was published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from potstill import Policy, PotstillError
+from potstill.networks import PAPER, NetworkSpec
+from potstill.report import write_report
+from potstill.reproduce import run as reproducing
+from potstill.reproduce.options import Options
+from potstill.reproduce.paper import GEOMETRIC_MEANS, LOSSES, TABLES
+from potstill.reproduce.run import collect, prepare
+
+COMMAND = ["potstill", "reproduce"]
+
+
+def teacher(folder: Path, game: str, actions: int) -> Path:
+    torch.manual_seed(0)
+    policy = Policy.new(
+        NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", actions, task=f"ALE/{game}-v5"
+    )
+    policy.save(folder / f"{game}.safetensors")
+    return folder / f"{game}.safetensors"
+
+
+@pytest.fixture
+def teachers(tmp_path: Path) -> Path:
+    folder = tmp_path / "teachers"
+    folder.mkdir()
+    teacher(folder, "Breakout", 4)
+    teacher(folder, "SpaceInvaders", 6)
+    (folder / "notes.zip").write_text("no policy")
+    return folder
+
+
+def names(table: Any, options: Options) -> list[str]:
+    return [job.name for job in prepare(table, options).jobs]
+
+
+def test_the_published_means_are_those_of_the_published_games():
+    for table, columns in GEOMETRIC_MEANS.items():
+        for column, mean in columns.items():
+            of_games = list(TABLES[table][column].values())
+            assert np.exp(np.mean(np.log(of_games))) == pytest.approx(mean, abs=0.11)
+    assert LOSSES["kl"]["Qbert"] == 155.0
+
+
+def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
+    where = Options(teachers=("zoo", str(teachers)), seeds=(0, 1))
+    assert names("compression", where) == [f"{game}-{seed}" for seed in (0, 1)
+                                           for game in ("Breakout", "Pong", "SpaceInvaders")]  # fmt: skip
+    assert prepare("compression", where).missing == [
+        "BeamRider", "Enduro", "Freeway", "MsPacman", "Qbert", "Riverraid", "Seaquest",
+    ]  # fmt: skip
+    losses = ["Breakout-mse-0", "Breakout-nll-0", "Breakout-kl-0", "Pong-mse-0", "Pong-nll-0", "Pong-kl-0"]
+    quick = Options(teachers=("zoo", str(teachers)), seeds=(0, 1), quick=True)
+    assert names("losses", quick) == losses
+    assert prepare("losses", quick).options.hours == 0.25
+    games = Options(teachers=("zoo", str(teachers)), seeds=(3,), games=("SpaceInvaders", "Breakout"))
+    assert names("multitask-3", games) == ["nll-3", "kl-3", "multi-dqn-3"]
+    assert names("multitask-10", games) == ["kl-3"]
+    assert names("online", Options(games=("Pong",))) == ["Pong-online"]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        ("losses", {"games": ("Qbert",)}, "--games Qbert: no teacher in --teachers, which has Pong"),
+        ("losses", {"games": ("Tetris",)}, "--games Tetris: the paper's games are BeamRider"),
+        ("multitask-3", {}, "Pong is the only game with a teacher"),
+        ("losses", {"teachers": ("nowhere.zip",)}, "cannot read nowhere.zip"),
+        ("losses", {"seeds": (1, 1)}, "--seeds"),
+        ("losses", {"episodes": 0}, "--episodes 0"),
+        ("losses", {"hours": 0.0}, "--hours 0.0"),
+        ("compression", {"starts": "nowhere.json"}, "--starts nowhere.json: no starts of ALE/Pong-v5"),
+        ("online", {"games": ("Tetris",)}, "--games Tetris"),
+    ],
+)
+def test_what_cannot_run_is_said_before_any_work(table, options, message):
+    with pytest.raises(PotstillError, match=message):
+        prepare(table, Options(**options))
+
+
+def test_a_file_that_plays_none_of_the_games_is_refused(cartpole_file):
+    with pytest.raises(PotstillError, match="plays none of"):
+        prepare("losses", Options(teachers=(str(cartpole_file),)))
+
+
+def fake_run(folder: Path, students: dict[str, list[float]], task: str, of_teacher: list[float]) -> None:
+    folder.mkdir(parents=True)
+    result = {
+        "protocol": {"starts": "noop", "epsilon": 0.05},
+        "budget": {"updates": 1},
+        "teachers": [{"name": "t", "task": task, "parameters": 100, "score": {"returns": of_teacher}}],
+        "students": [
+            {
+                "name": name,
+                "file": f"students/{name}.safetensors",
+                "tasks": [{"task": task, "score": {"returns": returns}}],
+            }
+            for name, returns in students.items()
+        ],
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def test_a_table_pools_the_episodes_of_all_seeds_and_counts_a_runs_teacher_once(teachers, tmp_path):
+    reproduction = prepare("compression", Options(teachers=(str(teachers),), seeds=(0, 1)))
+    for seed, teacher_scores in ((0, [10.0, 20.0]), (1, [10.0, 40.0])):
+        of_students = {"net1": [20.0 * (seed + 1)], "net2": [10.0], "net3": [5.0]}
+        fake_run(tmp_path / "out" / f"Breakout-{seed}", of_students, "ALE/Breakout-v5", teacher_scores)
+        fake_run(tmp_path / "out" / f"SpaceInvaders-{seed}", of_students, "ALE/SpaceInvaders-v5", [10.0, 10.0])
+    collect(reproduction, tmp_path / "out", COMMAND)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    breakout, invaders = result["rows"]
+    assert breakout["teacher"]["score"]["returns"] == [10.0, 20.0, 10.0, 40.0]
+    assert breakout["columns"]["net1"]["score"]["returns"] == [20.0, 40.0]
+    assert breakout["columns"]["net1"]["of_seeds"] == [20.0, 40.0]
+    assert breakout["columns"]["net1"]["relative"]["mean"] == pytest.approx(30 / 20)
+    assert breakout["columns"]["net1"]["paper"] == 105.6
+    assert invaders["columns"]["net3"]["relative"]["mean"] == pytest.approx(0.5)
+    assert result["geometric_mean"]["net1"]["mean"] == pytest.approx(np.sqrt(1.5 * 3.0))
+    assert result["geometric_mean"]["net1"]["paper"] == 108.3
+    page = write_report(tmp_path / "out").read_text()
+    assert "Space Invaders" in page
+    assert "300.0" in page
+    assert "BeamRider" in page, "what was left out is said"
+
+
+def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
+    monkeypatch.setitem(PAPER, "multitask-3", "cnn:8-8-8:16/8")
+    options = Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.02, steps=600,
+                      seeds=(0,), episodes=1, threads=2)  # fmt: skip
+    reproduction = prepare("multitask-3", options)
+    for job in reproduction.jobs:
+        assert list(job.run(tmp_path / "out", COMMAND))
+    collect(reproduction, tmp_path / "out", COMMAND)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert [row["game"] for row in result["rows"]] == ["Breakout", "Space Invaders"]
+    assert list(result["rows"][1]["columns"]) == ["multi-dqn", "nll", "kl"]
+    points = json.loads((tmp_path / "out" / "activations.json").read_text())
+    assert {name: np.shape(layer) for name, layer in points["layers"].items()} == {
+        "first layer": (400, 2), "last shared layer": (400, 2),
+    }  # fmt: skip
+    assert "t-SNE of the first layer" in write_report(tmp_path / "out").read_text()
+    for job in prepare("multitask-3", options).jobs:
+        assert not list(job.run(tmp_path / "out", COMMAND)), "what is finished isn't done again"
