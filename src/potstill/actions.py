@@ -57,7 +57,10 @@ def read_actions(described: Any, num_actions: int) -> Actions:
     Raises:
         ValueError, TypeError, KeyError: it describes none.
     """
-    low, high = (tuple(float(bound) for bound in described[name]) for name in ("low", "high"))
+    try:
+        low, high = (tuple(float(bound) for bound in described[name]) for name in ("low", "high"))
+    except OverflowError as error:
+        raise ValueError("the bounds of its actions") from error
     ordered = all(-1e6 <= lowest < highest <= 1e6 for lowest, highest in zip(low, high, strict=False))
     if not ordered or not len(low) == len(high) == num_actions:
         raise ValueError("the bounds of its actions")

@@ -88,8 +88,9 @@ def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str,
 @contextmanager
 def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     """The stages of a plan's loop, ready to be called."""
-    options, task, teacher = plan.options, plan.lessons[0].task, plan.lessons[0].labeller
-    if len(plan.lessons) > 1 or teacher is None:
+    options, [lesson, *more] = plan.options, plan.lessons
+    task, teacher = lesson.task, lesson.labeller
+    if more or teacher is None or lesson.recording:
         raise PotstillError("bench: one --teacher, and no --data")
     state = new_state(plan)
     envs, memory, rng = state.envs[0], state.memories[0], np.random.default_rng(0)

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ def has_bf16(device: str) -> bool:
 
 
 def memory_bytes(device: str) -> int:
-    """Of memory that a device has."""
+    """Of memory that a device has; a container's limit, where one is set."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):
+        return min(there, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return there
 
 
 def versions() -> dict[str, str]:

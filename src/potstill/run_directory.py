@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from potstill.errors import PotstillError
-from potstill.files import read_json, write_json
+from potstill.files import TEMPORARY_SUFFIX, read_json, write_json
 from potstill.machine import versions
 
 SCHEMA = 1
@@ -37,7 +37,7 @@ def open_run(
     """
     config = out / "config.json"
     if not resume:
-        if config.exists() or (out.exists() and any(out.iterdir())):
+        if out.exists() and any(path.suffix != TEMPORARY_SUFFIX for path in out.iterdir()):
             raise PotstillError(f"--out {out} is not empty: add --resume to go on with it, or choose another folder")
         write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
         return

@@ -208,7 +208,7 @@ def test_train_then_go_on_and_evaluate(workplace):
     done = potstill(*train, cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet when piped"
-    assert done.stdout.splitlines()[-1] == "dqn/best.safetensors"
+    assert done.stdout.splitlines()[-2:] == ["best      dqn/best.safetensors", "report    dqn/report.html"]
     assert "best: " in done.stdout
     longer = [*train, "--resume"]
     longer[longer.index("2000")] = "3000"

@@ -10,7 +10,7 @@ from potstill import Policy, PotstillError
 from potstill.evaluate import Player, evaluate, play_episodes, random_player, record_starts
 from potstill.networks import NetworkSpec
 from potstill.tasks import Envs, make_task
-from potstill.tasks.starts import Start, Starts, dynamics
+from potstill.tasks.starts import BUNDLED, Start, Starts, dynamics
 
 CARTPOLE = make_task("CartPole-v1")
 BREAKOUT = make_task("ALE/Breakout-v5")
@@ -69,7 +69,9 @@ def test_starts_are_counted_on_from_the_first_after_the_last(cartpole_teacher: P
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     starts = (Start(2, (0, 1)), Start(4, ()))
-    Starts(CARTPOLE.id, {"name": "x"}, dynamics(CARTPOLE.protocol), starts).write(tmp_path / "s.json", ["potstill"])
+    Starts(CARTPOLE.id, {"name": "x", "sha256": "0"}, dynamics(CARTPOLE.protocol), starts).write(
+        tmp_path / "s.json", ["potstill"]
+    )
     return tmp_path / "s.json"
 
 
@@ -89,6 +91,7 @@ def test_a_file_of_starts_reads_back(file):
         ({"starts": [{"seed": 1, "actions": "Ä"}]}, "substring not found"),
         ({"starts": [{"seed": 1, "actions": 7}]}, "not iterable"),
         ({"starts": None}, "is no file of starts"),
+        ({"expert": {"name": "x", "sha256": float("nan")}}, "its expert"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(file, changes, message):
@@ -100,6 +103,25 @@ def test_a_file_that_is_none_is_one_line(file, changes, message):
 def test_where_none_are_recorded_the_command_that_records_them_is_named():
     with pytest.raises(PotstillError, match="no starts of CartPole-v1 are recorded; record them with potstill starts"):
         Starts.read("expert", CARTPOLE)
+
+
+def test_files_in_a_folder_are_found_by_their_tasks_name(file):
+    file.rename(file.with_name("CartPole.json"))
+    assert Starts.read(str(file.parent), CARTPOLE).starts == (Start(2, (0, 1)), Start(4, ()))
+    with pytest.raises(PotstillError, match=r"no starts of ALE/Breakout-v5 are recorded"):
+        Starts.read(str(file.parent), BREAKOUT)
+
+
+def test_a_start_that_leads_nowhere_any_more_is_no_score_of_zero(cartpole_teacher: Policy):
+    over = [Start(2, (0,) * 60)]
+    with pytest.raises(PotstillError, match="a start of CartPole-v1 is over before it is reached"):
+        list(evaluate([Player(cartpole_teacher, "greedy", 0.0, 1)], CARTPOLE, 0, 1, starts=over))
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.json")), ids=lambda path: path.stem)
+def test_the_packages_starts_can_be_read(path):
+    starts = Starts.read("expert", make_task(f"ALE/{path.stem}-v5"))
+    assert len(starts.starts) == len({start.seed for start in starts.starts}) == 100
 
 
 def test_processes_share_the_same_starts(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from potstill.evaluate import Score, normalised, relative
+from potstill.evaluate import Score, geometric_mean, normalised, relative
 
 
 def score(*returns: float) -> Score:
@@ -53,3 +53,31 @@ def test_relative_and_normalised_by_hand():
 def test_a_ratio_that_says_nothing_is_none():
     assert relative(score(1.0), score(-5.0, -6.0)) is None
     assert normalised(score(1.0), score(2.0), score(2.0, 2.0)) is None
+
+
+def test_the_geometric_mean_by_hand():
+    games = [(score(20.0, 20.0), score(10.0, 10.0)), (score(1000.0, 1000.0), score(2000.0, 2000.0)),
+             (score(8.0, 8.0), score(1.0, 1.0))]  # fmt: skip
+    mean = geometric_mean(games)
+    assert mean is not None
+    assert mean.mean == pytest.approx(2.0)
+    assert mean.ci95 == (mean.mean, mean.mean)
+
+
+def test_the_geometric_means_interval_is_that_of_the_mean_logarithm():
+    rng = np.random.default_rng(0)
+    games = [(score(*rng.normal(100, 20, 400)), score(*rng.normal(50, 5, 400))) for _ in range(4)]
+    mean = geometric_mean(games)
+    assert mean is not None
+    # Each log ratio's variance is 0.2²/400 + 0.1²/400; the mean of four has a quarter of it.
+    half = norm.ppf(0.975) * np.sqrt((0.2**2 + 0.1**2) / 400 / 4)
+    assert np.log(mean.ci95[1] / mean.mean) == pytest.approx(half, rel=0.15)
+    assert np.log(mean.mean / mean.ci95[0]) == pytest.approx(half, rel=0.15)
+
+
+@pytest.mark.parametrize("teacher", [[0.0] * 19 + [1.0], [-3.0, 4.0], [0.0, 0.0], [-1.0, -2.0]])
+def test_a_teacher_that_may_score_nothing_gives_no_ratio(teacher):
+    assert relative(score(1.0, 2.0), score(*teacher)) is None
+    assert normalised(score(1.0, 2.0), score(*teacher), score(0.0, 0.0)) is None
+    assert geometric_mean([(score(1.0, 2.0), score(*teacher))]) is None
+    assert geometric_mean([(score(*teacher), score(1.0, 2.0))]) is None

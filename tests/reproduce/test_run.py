@@ -81,6 +81,7 @@ def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
         ("losses", {"hours": 0.0}, "--hours 0.0"),
         ("compression", {"starts": "nowhere.json"}, "--starts nowhere.json: no starts of ALE/Pong-v5"),
         ("online", {"games": ("Tetris",)}, "--games Tetris"),
+        ("online", {"starts": "expert"}, "--starts expert: online trains, and trainings are scored from no-op starts"),
     ],
 )
 def test_what_cannot_run_is_said_before_any_work(table, options, message):
@@ -163,7 +164,7 @@ def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path
     monkeypatch.setattr(reproducing, "DistillOptions", partial(DistillOptions, envs=8))  # each takes time to start
     monkeypatch.setitem(PAPER, "multitask-10", "cnn:8-8-8:16/8")
     options = Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
-                      seeds=(0,), episodes=1, threads=2)  # fmt: skip
+                      seeds=(0,), episodes=1, threads=1)  # fmt: skip
     reproduction = prepare("multitask-10", options)
     for job in reproduction.jobs:
         assert list(job.run(tmp_path / "out", COMMAND))

@@ -153,7 +153,8 @@ class Record:
 
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "teacher", "task")}
         task = () if self.task is None else (self.task,)
-        options = Options(student=(), teacher=(self.teacher,), task=task, **given)
+        hours = min(self.hours, 1.0)  # what is written is not remembered
+        options = Options(student=(), teacher=(self.teacher,), task=task, memory_hours=hours, **given)
         show_progress(record(plan(options), self.out, command))
         print(self.out)
 
@@ -180,8 +181,10 @@ class Train:
     algo: Literal["dqn"] = "dqn"
     """How to learn."""
     distill_online: tuple[str, ...] = ()
-    """Students that learn all the while from the best policy so far, as in net1 net1: an hour of its play after each
-    score. The report shows their curves beside the teacher's."""
+    """Students that learn all the while from the best policy so far, as in net1 net1. The report shows their curves
+    beside the learner's."""
+    online_updates: int = 2500
+    """Their minibatch updates after each score, from an hour of the best policy's play."""
     eval_every: int = 250_000
     """Steps between two scores, each followed by a checkpoint."""
     eval_episodes: int = 10
@@ -194,9 +197,11 @@ class Train:
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_training
         from potstill.report import write_report
+        from potstill.train.online import Following
         from potstill.train.run import plan, run
 
-        planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes, self.distill_online)
+        following = Following(self.distill_online, self.online_updates)
+        planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes, following)
         with _resumable(command):
             show_progress(run(planned, self.out, self.resume, command))
         page = write_report(self.out)
@@ -234,7 +239,7 @@ class Reproduce:
         if reproduction.missing:
             print(f"left out, no teacher: {', '.join(reproduction.missing)}", file=sys.stderr)
         record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
-        open_run(self.out, self.resume, command, json.loads(json.dumps(record)), ("threads",))
+        open_run(self.out, self.resume, command, record)
         with _resumable(command):
             for number, job in enumerate(reproduction.jobs, 1):
                 print(f"{job.name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
@@ -296,7 +301,7 @@ class Evaluate:
     """How many episodes."""
     starts: str = "noop"
     """noop: a random number of no-ops first (Atari), the task's own starts elsewhere; expert: within another expert's
-    play, from recorded starts; or a file that `potstill starts` recorded."""
+    play, from recorded starts; or a file that `potstill starts` recorded, or a folder of them."""
     epsilon: float | None = None
     """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
     act: Literal["greedy", "sample"] = "greedy"
@@ -422,13 +427,15 @@ class Starts:
         task_id = self.task or policy.task
         if task_id is None:
             raise PotstillError(f"{self.expert} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
-        task = make_task(task_id)
+        if self.act == "sample" and policy.outputs_are == "q":
+            raise PotstillError(f"--act sample: {self.expert} has Q-values, no distribution to draw from")
+        task = make_task(task_id).under(time_feature=policy.time_feature)
         check_plays(policy, task, str(self.expert))
         if task.bounds is not None or task.num_actions > len(starts.DIGITS):
             raise PotstillError(f"starts: {task.id} has too many actions, or continuous ones")
         threads = self.threads or os.cpu_count() or 1
         recorded = record_under_bar(Player(policy, self.act, self.epsilon, self.number), task, self.seed, threads)
-        expert = {"name": path.stem, "sha256": sha256(path), "epsilon": self.epsilon, "act": self.act}
+        expert = {"name": path.stem, "sha256": sha256(path)}
         protocol = starts.dynamics(task.protocol)
         starts.Starts(task.id, expert, protocol, tuple(recorded)).write(self.out, command)
         print(self.out)

@@ -125,16 +125,17 @@ def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> 
     table = Table(title=f"{teacher['task']}, {played}")
     for heading in ("policy", "parameters", "size", "score [95 % CI]", "normalised [95 % CI]", "agreement"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
+    # One network for all tasks takes the place of all teachers.
+    parameters = [each["parameters"] for each in result["teachers"]]
+    of_all = sum(parameters) if all(parameters) else 0
     table.add_row(
         f"teacher ({teacher['network']})",
-        f"{teacher['parameters']:,}",
-        "100 %",
+        f"{teacher['parameters']:,}" if teacher["parameters"] else "–",
+        f"{teacher['parameters'] / of_all:.0%}".replace("%", " %") if of_all else "–",
         _interval(score, 1),
         "1",
         "",
     )
-    # One network for all tasks takes the place of all teachers.
-    of_all = sum(each["parameters"] for each in result["teachers"])
     for student in result["students"]:
         task = student["tasks"][index]
         table.add_row(

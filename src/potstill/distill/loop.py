@@ -74,6 +74,8 @@ class State:
     """A task's each; none where play was recorded before."""
     memories: list[Replay]
     """A task's each."""
+    plays_ahead: bool
+    """Whether an hour is played while the one before it is learnt."""
     students: list[Student]
     play_rng: np.random.Generator
     sample_rng: np.random.Generator
@@ -123,7 +125,7 @@ def hours_played(state: State, options: Options) -> int:
 
 
 def plays_ahead(options: Options, threads: int) -> bool:
-    """Whether an hour is played while the one before it is learnt: what is learnt is the same, sooner."""
+    """Whether an hour can be played while the one before it is learnt: what is learnt is the same, sooner."""
     return options.student_share == 0 and (options.device == "cuda" or threads >= THREADS_TO_PLAY_AHEAD)
 
 
@@ -148,7 +150,6 @@ def distill(
     # On the CPU whole networks share the cores, not the loops inside them: OpenMP's idle threads would spin on the
     # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
     workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
-    ahead = plays_ahead(options, threads)
     with workers(threads) as players, workers(len(state.students)) as learners:
 
         def play_until(hour: int) -> Iterator[Progress]:
@@ -163,7 +164,7 @@ def distill(
             hour = state.hours + 1
             yield from play_until(hour)  # nothing, where it was played ahead
             learning = learn(state, hour, options, temperatures, bf16, learners, threads)
-            playing = [play_until(hour + 1)] if ahead and hour < num_hours(options) else []
+            playing = [play_until(hour + 1)] if state.plays_ahead and hour < num_hours(options) else []
             yield from _side_by_side(learning, *playing)
             for student in state.students:
                 student.keep()

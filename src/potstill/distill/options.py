@@ -69,7 +69,8 @@ class Options:
     """Episodes a score is measured on, for the teacher and each student, of each task."""
     starts: str = "noop"
     """Where scored episodes begin. noop: after a random number of no-ops (Atari; the task's own starts elsewhere);
-    expert: within another expert's play, from recorded starts; or a file that `potstill starts` recorded."""
+    expert: within another expert's play, from recorded starts; or a file that `potstill starts` recorded, or a folder
+    of them."""
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -1,6 +1,7 @@
 """From options to a plan: the teachers read, their tasks made, everything checked before any work starts."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,11 +15,10 @@ from potstill.distill.recording import MANIFEST, Recording
 from potstill.errors import PotstillError
 from potstill.files import sha256
 from potstill.machine import check_device, has_bf16, memory_bytes
-from potstill.memory import Replay
+from potstill.memory import Replay, step_bytes
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Envs, EpisodeSeeds, Protocol, Task, make_task
-from potstill.tasks.spec import RUSU2016
 from potstill.tasks.starts import Starts
 from potstill.teachers import find, load
 from potstill.version import __version__
@@ -103,6 +103,7 @@ class Plan:
             "threads": self.threads,
             "teacher_sha256": [lesson.teacher_record["sha256"] for lesson in self.lessons],
             "data_sha256": [recording and sha256(recording.folder / MANIFEST) for recording in recordings],
+            "starts_sha256": [lesson.starts and lesson.starts.sha256 for lesson in self.lessons],
             "protocol": self.protocol.record(),
         }
 
@@ -132,8 +133,15 @@ def plan(options: Options, *teachers: Policy) -> Plan:
                 f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that"
                 " share a trunk show the same and are played by the same protocol"
             )
+    if options.batch_norm and options.batch < 2 * len(lessons):
+        raise PotstillError(f"--batch {options.batch}: batch normalisation needs two samples of each task")
     students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
-    student_sees = None if options.student_sees is None else first.parts("--student-sees", options.student_sees)
+    student_sees = None
+    if options.student_sees is not None:
+        parts = {lesson.task.parts("--student-sees", options.student_sees) for lesson in lessons}
+        if len(parts) > 1:
+            raise PotstillError(f"--student-sees {options.student_sees}: it lies elsewhere in each task; name slices")
+        [student_sees] = parts
     for spec in students.values():
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
             Policy.new(
@@ -145,25 +153,19 @@ def plan(options: Options, *teachers: Policy) -> Plan:
     return Plan(options, lessons, students, student_sees, options.threads or os.cpu_count() or 1)
 
 
-def hours_that_fit(options: Options, tasks: int) -> float:
-    """Hours of Atari play that two thirds of the machine's memory hold of each task, ten at most."""
-    height, width = RUSU2016.resolution or (84, 84)
-    an_hour = STEPS_PER_HOUR * (height * width + 4 * 18)
-    return min(10.0, max(1.0, memory_bytes(options.device) * 2 / 3 // (an_hour * tasks)))
+def hours_that_fit(tasks: Sequence[str], device: str) -> float:
+    """Hours of play that two thirds of a device's memory hold of each task, ten at most."""
+    an_hour = STEPS_PER_HOUR * sum(step_bytes(make_task(task)) for task in tasks)
+    return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour))
 
 
 def _check_memory(options: Options, lessons: tuple[Lesson, ...]) -> None:
-    steps = min(options.memory_hours, options.hours) * STEPS_PER_HOUR
-    of_step = sum(
-        int(np.prod(lesson.task.observation_shape)) // lesson.task.protocol.stack
-        * (1 if lesson.task.is_atari else 4) + 4 * lesson.task.num_outputs
-        for lesson in lessons
-    )  # fmt: skip
-    needed, there = steps * of_step, memory_bytes(options.device)
-    if needed > there:
+    hours = min(options.memory_hours, options.hours)
+    needed = hours * STEPS_PER_HOUR * sum(step_bytes(lesson.task) for lesson in lessons)
+    if needed > (there := memory_bytes(options.device)):
         raise PotstillError(
             f"the play to remember takes {needed / 2**30:.0f} GB, this machine has {there / 2**30:.0f}: add"
-            f" --memory-hours {max(1, int(min(options.memory_hours, options.hours) * there / needed * 0.7))}"
+            f" --memory-hours {max(1, int(hours * there / needed * 0.7))}"
         )
 
 
@@ -269,11 +271,17 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
         )
 
 
-def new_state(plan: Plan) -> State:
-    """Environments, empty memories and fresh students, all from the seed."""
+def new_state(plan: Plan, teacher_changes: bool = False) -> State:
+    """Environments, empty memories and fresh students, all from the seed.
+
+    Args:
+        plan: of the run.
+        teacher_changes: from hour to hour; then none is played before the hour before it is learnt.
+    """
     options = plan.options
-    ahead = rows_until(1, options) if plays_ahead(options, plan.threads) else 0
-    rows = max(min(window(options) + ahead, rows_until(options.hours, options)), plan.protocol.stack)
+    ahead = plays_ahead(options, plan.threads) and not teacher_changes
+    rows = window(options) + (rows_until(1, options) if ahead else 0)
+    rows = max(min(rows, rows_until(options.hours, options)), plan.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
     for index, (name, spec) in enumerate(plan.students.items()):
@@ -298,7 +306,7 @@ def new_state(plan: Plan) -> State:
         )
         for lesson in plan.lessons
     ]
-    return State(envs, memories, students, play_rng, sample_rng)
+    return State(envs, memories, ahead, students, play_rng, sample_rng)
 
 
 def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:

@@ -88,6 +88,8 @@ class Recording:
             if (
                 type(teacher["parameters"]) is not int
                 or teacher["outputs"] not in TEMPERATURE
+                or not all(isinstance(teacher[key], str) for key in ("name", "network"))
+                or not isinstance(teacher["sha256"], str | None)
                 or any(Path(s["file"]).name != s["file"] for s in shards)
             ):
                 raise ValueError("its teacher or its files")

@@ -52,7 +52,7 @@ def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, 
             agreed += tally.agreed
             yield Progress("evaluate", done, total, num_hours(options))
         scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
-        played.append(Played(scores, dict(zip(students, (agreed / states).tolist(), strict=True))))
+        played.append(Played(scores, dict(zip(students, (agreed / max(states, 1)).tolist(), strict=True))))
     return played
 
 
@@ -76,7 +76,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
         scores = of.scores if of else {}
         teacher: dict[str, Any] = {"task": lesson.task.id, **lesson.teacher_record, "score": _record(scores, "teacher")}
         if lesson.starts:
-            teacher["starts"] = {"expert": lesson.starts.expert, "number": len(lesson.starts.starts)}
+            teacher["starts"] = {"expert": lesson.starts.expert, "sha256": lesson.starts.sha256}
         if "teacher, other act" in scores:
             act = _other(lesson.task.protocol.act)
             teacher["other_act"] = {"act": act, "score": _record(scores, "teacher, other act")}
@@ -97,7 +97,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
                 "parameters": num_parameters(as_one(policies)),
                 "file": f"students/{name}.safetensors",
                 "loss": plan.options.loss,
-                "temperature": plan.lessons[0].temperature,
+                "temperature": plan.temperatures if len(tasks) > 1 else plan.temperatures[0],
                 "seed": plan.options.seed,
                 "tasks": tasks,
                 **({"geometric_mean": mean.record()} if mean else {}),

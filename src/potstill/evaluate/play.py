@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.actions import Actions
+from potstill.errors import PotstillError
 from potstill.networks import Network, NetworkSpec
 from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task
@@ -113,6 +114,8 @@ def play_episodes(
             earned += np.where(on_the_way, 0.0, envs.rewards)
             ended: list[tuple[int, int, float]] = []
             for env in (each.env for each in finished):
+                if on_the_way[env] and now[env] != IDLE:
+                    raise PotstillError(f"a start of {task.id} is over before it is reached: record starts anew")
                 if now[env] != IDLE:
                     ended.append((*now[env], float(earned[env])))
                 if starts is None:

@@ -39,20 +39,21 @@ class Score:
 
 
 def relative(student: Score, teacher: Score) -> Estimate | None:
-    """student / teacher, the paper's measure; None where the teacher's mean isn't positive: it would say nothing."""
-    if teacher.mean <= 0:
+    """student / teacher, the paper's measure; None where the teacher's mean isn't surely positive: it would say
+    nothing."""
+    if not _surely_positive(teacher):
         return None
     return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
 
 
 def geometric_mean(pairs: Sequence[tuple[Score, Score]]) -> Estimate | None:
     """The geometric mean over games of student / teacher, as Rusu et al. 2016 average; None where a score isn't
-    positive: it would say nothing."""
-    if not pairs or any(score.mean <= 0 for pair in pairs for score in pair):
+    surely positive: it would say nothing."""
+    if not pairs or not all(_surely_positive(score) for pair in pairs for score in pair):
         return None
 
     def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        # A resample of few episodes may not be positive; it then counts as next to nothing.
+        # A rare resample may not be positive; it then counts as next to nothing.
         means = [sample.mean(axis).clip(min=TINY) for sample in samples]
         logs = [np.log(s) - np.log(t) for s, t in zip(means[::2], means[1::2], strict=True)]
         return np.exp(np.mean(logs, axis=0))
@@ -63,14 +64,20 @@ def geometric_mean(pairs: Sequence[tuple[Score, Score]]) -> Estimate | None:
 def normalised(student: Score, teacher: Score, random: Score) -> Estimate | None:
     """(student − random) / (teacher − random): 1 plays as well as the teacher, 0 as well as chance.
 
-    None where the teacher is no better than chance.
+    None where the teacher isn't surely better than chance.
     """
-    if teacher.mean <= random.mean:
+    if not _surely_positive(teacher, random):
         return None
     return _bootstrap(
         [student, teacher, random],
         lambda s, t, r, axis=-1: (s.mean(axis) - r.mean(axis)) / (t.mean(axis) - r.mean(axis)),
     )
+
+
+def _surely_positive(score: Score, zero: Score | None = None) -> bool:
+    """Whether a mean, less another's, lies above 0 with its whole interval: what is divided by it has one then."""
+    zero = zero or Score((0.0,))
+    return _bootstrap([score, zero], lambda s, z, axis=-1: s.mean(axis) - z.mean(axis)).ci95[0] > 0
 
 
 def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:

@@ -1,5 +1,5 @@
 """What was played: frames stored once, stacks rebuilt at sampling."""
 
-from potstill.memory.replay import Replay, Sample
+from potstill.memory.replay import Replay, Sample, step_bytes
 
-__all__ = ["Replay", "Sample"]
+__all__ = ["Replay", "Sample", "step_bytes"]

@@ -5,6 +5,7 @@ observation is kept, with how many of the frames before it belong to the same ep
 `take` rebuilds stacks, zeros where the episode had not begun, as ALE's vector env fills them.
 """
 
+import math
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
@@ -18,9 +19,16 @@ from zstandard import ZstdError
 
 from potstill.errors import PotstillError
 from potstill.files import atomic_write
+from potstill.tasks import Task
 
 Sample = tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]
 """Rows, counted from the first ever added, and environments."""
+
+
+def step_bytes(task: Task) -> int:
+    """What a control step of a task takes, nearly."""
+    frame = math.prod(task.observation_shape) // task.protocol.stack
+    return frame * (1 if task.is_atari else 4) + 4 * task.num_outputs
 
 
 class Replay:

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ from potstill.errors import PotstillError
 from potstill.files import atomic_write, read_json
 
 GREY = "#808890"  # readable on white and on black
-COLOURS = ("#d1495b", "#2e86ab", "#3a9d5d", "#b07d2b", "#8e5ea2", "#30a0a0")
+COLOURS = ("#d1495b", "#2e86ab", "#3a9d5d", "#b07d2b", "#8e5ea2", "#30a0a0", "#7a8b2f", "#d977a8", "#5b6ee1", "#996b5d")
 INLINE: Any = {"svg.fonttype": "none", "svg.hashsalt": "potstill", "font.size": 11, "font.family": "sans-serif"}
 
 
@@ -34,7 +34,7 @@ def write_report(run: Path) -> Path:
         raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
     try:
         html = _page(result, run)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, UndefinedError) as error:
         raise PotstillError(
             f"{run / 'result.json'} is not what a run writes ({type(error).__name__}: {error})"
         ) from error
@@ -56,9 +56,15 @@ def _distillation_page(result: dict[str, Any], run: Path) -> str:
         result,
         title=", ".join(dict.fromkeys(teacher["name"] for teacher in result["teachers"])),
         tasks=[_task(result, index) for index in range(len(result["teachers"]))],
-        of_all=sum(teacher["parameters"] for teacher in result["teachers"]),
+        of_all=_parameters_of_all(result["teachers"]),
         curves=_curve_plots(_read_metrics(run / "metrics.jsonl")),
     )
+
+
+def _parameters_of_all(teachers: list[dict[str, Any]]) -> int:
+    """Of all teachers together, which one student takes the place of; 0 where one's aren't known."""
+    parameters = [teacher["parameters"] for teacher in teachers]
+    return sum(parameters) if all(parameters) else 0
 
 
 def _training_page(result: dict[str, Any]) -> str:
@@ -198,14 +204,14 @@ def _training_plot(result: dict[str, Any], task: str) -> Markup:
     curve = result["curve"]
     steps = [point["steps"] for point in curve]
     followed = {s["name"]: [point["students"][s["name"]] for point in curve] for s in result.get("students", [])}
-    lines = {"dqn": [point["scores"][task] for point in curve], **followed}
+    lines = {"the learner": [point["scores"][task] for point in curve], **followed}
     for (name, scores), colour in zip(lines.items(), _colours(), strict=False):
         means = [score["mean"] for score in scores]
         low, high = zip(*(score["ci95"] for score in scores), strict=True)
         axes.fill_between(steps, low, high, color=colour, alpha=0.15)
         axes.plot(steps, means, color=colour, label=name, linewidth=1.2, marker=".")
     if len(result["tasks"]) == 1:
-        best = np.maximum.accumulate([score["mean"] for score in lines["dqn"]])
+        best = np.maximum.accumulate([score["mean"] for score in lines["the learner"]])
         axes.plot(steps, best, color=GREY, label="best so far", linewidth=1, linestyle=":")
     axes.legend(frameon=False, labelcolor=GREY)
     return _svg(figure)

@@ -21,14 +21,16 @@ class Options:
     steps: int = 2_000_000
     """Control steps of each game that Multi-DQN and the online learner play."""
     seeds: tuple[int, ...] = (0, 1)
-    """Each run is made once for each of them."""
+    """Each run is made once for each of them (online: once; its three students are seeds of their own)."""
     episodes: int = 100
     """Episodes a score is measured on, for each seed."""
+    memory_hours: float | None = None
+    """Hours of play remembered of each game. Default: ten, or what two thirds of this machine's memory hold."""
     starts: str = "noop"
-    """Where scored episodes begin: noop, expert (the paper: within human play), or a file of starts."""
+    """Where scored episodes begin: noop, expert (the paper: within human play), or a folder of files of starts."""
     quick: bool = False
-    """A smaller version in minutes: a quarter of an hour of play, 150 updates, 20,000 steps, 20 episodes, one seed. Its
-    numbers show that it works, no more."""
+    """A smaller version in minutes: a quarter of an hour of play, 150 updates a game (online: after each of four
+    scores), 20,000 steps, 20 episodes, one seed. Its numbers show that it works, no more."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks are computed."""
     threads: int = 0

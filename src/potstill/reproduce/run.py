@@ -13,6 +13,7 @@ from typing import Any
 
 from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
+from potstill.distill.options import STEPS_PER_HOUR
 from potstill.distill.options import Options as DistillOptions
 from potstill.errors import PotstillError
 from potstill.evaluate import Score, geometric_mean, relative
@@ -25,10 +26,14 @@ from potstill.reproduce.paper import GAMES, GEOMETRIC_MEANS, TABLES
 from potstill.reproduce.teachers import choose, find_teachers
 from potstill.run_directory import SCHEMA
 from potstill.train import run as training
+from potstill.train.online import Following
 
 MULTITASK = ("multitask-3", "multitask-10")
+OF_TRAININGS = ("multitask-3", "online")
 OF_ONLINE = ("Pong", "Qbert")
 """Games of the online table, where a user names none; it needs no teachers."""
+MOST_HOURS = 10.0
+"""Of play remembered (Rusu et al. 2016)."""
 UPDATES = {True: 600, False: 2500}
 """Updates after each hour, where it is quick and where it is not."""
 EVALUATIONS = 20
@@ -71,6 +76,8 @@ def prepare(table: Table, options: Options) -> Reproduction:
         PotstillError: something doesn't fit; the message names it.
     """
     options = options.resolved()
+    if table in OF_TRAININGS and options.starts != "noop":
+        raise PotstillError(f"--starts {options.starts}: {table} trains, and trainings are scored from no-op starts")
     if table == "online":
         for game in options.games:
             if game not in GAMES:
@@ -82,19 +89,23 @@ def prepare(table: Table, options: Options) -> Reproduction:
     games, missing = choose(options.games, teachers, of_paper)
     if table in MULTITASK:
         check_installed()
+        fits = distillation.hours_that_fit([f"ALE/{game}-v5" for game in games], options.device)
+        options = replace(options, memory_hours=options.memory_hours or fits)
     if table in MULTITASK and len(games) < 2:
         raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")
     jobs: list[Job] = []
     for seed in options.seeds:
         if table == "losses":
             for game in games:
-                jobs += [_distillation(f"{game}-{loss}-{seed}", [teachers[game]], ("dqn",), loss, seed, options)
+                jobs += [_distillation(f"{game}-{loss}-{seed}", {game: teachers[game]}, ("dqn",), loss, seed, options)
                          for loss in ("mse", "nll", "kl")]  # fmt: skip
         elif table == "compression":
-            of_paper = ("net1", "net2", "net3")
-            jobs += [_distillation(f"{game}-{seed}", [teachers[game]], of_paper, "kl", seed, options) for game in games]
+            sizes = ("net1", "net2", "net3")
+            jobs += [
+                _distillation(f"{game}-{seed}", {game: teachers[game]}, sizes, "kl", seed, options) for game in games
+            ]
         else:
-            of_all = [teachers[game] for game in games]
+            of_all = {game: teachers[game] for game in games}
             for loss in ("nll", "kl") if table == "multitask-3" else ("kl",):
                 jobs.append(_distillation(f"{loss}-{seed}", of_all, (table,), loss, seed, options))
             if table == "multitask-3":
@@ -103,13 +114,15 @@ def prepare(table: Table, options: Options) -> Reproduction:
 
 
 def _distillation(
-    name: str, teachers: list[Path], students: tuple[str, ...], loss: Any, seed: int, options: Options
+    name: str, teachers: dict[str, Path], students: tuple[str, ...], loss: Any, seed: int, options: Options
 ) -> Job:
     given = DistillOptions(
         students,
-        tuple(teachers),
+        tuple(teachers.values()),
+        task=tuple(f"ALE/{game}-v5" for game in teachers),
         loss=loss,
         hours=options.hours,
+        memory_hours=options.memory_hours or MOST_HOURS,
         updates=UPDATES[options.quick],
         play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
         episodes=options.episodes,
@@ -118,7 +131,6 @@ def _distillation(
         device=options.device,
         threads=options.threads,
     )
-    given = replace(given, memory_hours=distillation.hours_that_fit(given, len(teachers)))
     planned = distillation.plan(given)
     return Job(name, lambda out, resume, command: distilling.run(planned, out, resume, command))
 
@@ -128,7 +140,8 @@ def _multi_dqn(games: list[str], seed: int, options: Options) -> Job:
 
 
 def _online(game: str, options: Options) -> Job:
-    return _training(f"{game}-online", [game], options.seeds[0], options, students=("net1",) * 3)
+    following = Following(("net1",) * 3, 150 if options.quick else 2500)
+    return _training(f"{game}-online", [game], options.seeds[0], options, following=following)
 
 
 def _training(
@@ -137,10 +150,13 @@ def _training(
     seed: int,
     options: Options,
     network: str | None = None,
-    students: tuple[str, ...] = (),
+    following: Following | None = None,
 ) -> Job:
+    tasks = tuple(f"ALE/{game}-v5" for game in games)
+    held = (options.memory_hours or MOST_HOURS) * STEPS_PER_HOUR
     given = DQNOptions(
         steps=options.steps,
+        memory=int(min(DQNOptions.memory, held)),
         network=network,
         learn_after=min(20_000, options.steps // 4),
         explore_steps=min(250_000, options.steps // 2),
@@ -148,9 +164,8 @@ def _training(
         device=options.device,
         threads=options.threads,
     )
-    tasks = tuple(f"ALE/{game}-v5" for game in games)
     every = max(options.steps // EVALUATIONS, given.envs) if not options.quick else options.steps // 4
-    planned = training.plan(given, tasks, every, min(10, options.episodes), options.episodes, students)
+    planned = training.plan(given, tasks, every, min(10, options.episodes), options.episodes, following)
     return Job(name, partial(training.run, planned))
 
 
@@ -190,13 +205,14 @@ def _rows(reproduction: Reproduction, results: dict[str, Any]) -> dict[str, Any]
     rows: list[dict[str, Any]] = []
     pairs: dict[str, list[tuple[Score, Score]]] = {column: [] for column in paper}
     for game in reproduction.games:
-        teachers: dict[str, dict[str, Any]] = {}  # by run: one run's teacher has several students
+        teachers: dict[int, dict[str, Any]] = {}  # by seed: all of a seed's runs score it on the same episodes
         columns: dict[str, tuple[Score, list[float]]] = {}
         for column in paper:
             of_seeds: list[Score] = []
             for seed in reproduction.options.seeds:
                 of_teacher, of_student = _scores(table, game, column, seed, results)
-                teachers |= of_teacher
+                if of_teacher:
+                    teachers.setdefault(seed, of_teacher)
                 of_seeds.append(of_student)
             student = Score(tuple(value for score in of_seeds for value in score.returns))
             columns[column] = (student, [score.mean for score in of_seeds])
@@ -222,14 +238,14 @@ def _rows(reproduction: Reproduction, results: dict[str, Any]) -> dict[str, Any]
 
 def _scores(
     table: Table, game: str, column: str, seed: int, results: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], Score]:
-    """The teacher's record by the run's name, where the run has one, and the student's score."""
+) -> tuple[dict[str, Any] | None, Score]:
+    """The teacher's record, where the run has one, and the student's score."""
     task = f"ALE/{game}-v5"
     if column == "multi-dqn":
-        return {}, Score(tuple(results[f"multi-dqn-{seed}"]["best"]["scores"][task]["returns"]))
+        return None, Score(tuple(results[f"multi-dqn-{seed}"]["best"]["scores"][task]["returns"]))
     name = {"losses": f"{game}-{column}-{seed}", "compression": f"{game}-{seed}"}.get(table, f"{column}-{seed}")
     place = next(i for i, teacher in enumerate(results[name]["teachers"]) if teacher["task"] == task)
     students = results[name]["students"]
     student = next(s for s in students if s["name"] == column) if table == "compression" else students[0]
     returns = tuple(student["tasks"][place]["score"]["returns"])
-    return {name: results[name]["teachers"][place]}, Score(returns)
+    return results[name]["teachers"][place], Score(returns)

@@ -1,10 +1,12 @@
 """Which teacher there is for each game."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from potstill.errors import PotstillError
+from potstill.policy import Policy
 from potstill.reproduce.paper import GAMES
-from potstill.teachers import load
+from potstill.teachers import load_all
 from potstill.teachers.names import zoo_names
 
 SUFFIXES = (".safetensors", ".zip", ".pth", ".pt", ".onnx")
@@ -17,23 +19,24 @@ def find_teachers(where: tuple[str, ...]) -> dict[str, Path]:
         PotstillError: a folder or a file that was named isn't there, or the file is no teacher of these games.
     """
     found: dict[str, Path] = {}
+
+    def add(path: Path) -> bool:
+        games = [game for game in map(_game, load_all(path)) if game]
+        for game in games:
+            found.setdefault(game, path)
+        return bool(games)
+
     for place in where:
         if place == "zoo":
             for name in zoo_names():
-                found.setdefault(_game(Path(f"zoo:{name}")) or name, Path(f"zoo:{name}"))
+                add(Path(f"zoo:{name}"))
         elif Path(place).is_dir():
             for path in sorted(path for path in Path(place).iterdir() if path.suffix in SUFFIXES):
-                try:
-                    game = _game(path)
-                except PotstillError:  # a folder may hold other things
-                    continue
-                found.setdefault(game or path.name, path)
-        else:
-            game = _game(Path(place))
-            if game is None:
-                raise PotstillError(f"--teachers {place}: it plays none of {', '.join(GAMES)}")
-            found.setdefault(game, Path(place))
-    return {game: path for game, path in found.items() if game in GAMES}
+                with suppress(PotstillError):  # a folder may hold other things
+                    add(path)
+        elif not add(Path(place)):
+            raise PotstillError(f"--teachers {place}: it plays none of {', '.join(GAMES)}")
+    return found
 
 
 def choose(games: tuple[str, ...], known: dict[str, Path], of_paper: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -52,13 +55,12 @@ def choose(games: tuple[str, ...], known: dict[str, Path], of_paper: tuple[str, 
             raise PotstillError(f"--games {game}: the paper's games are {', '.join(GAMES)}")
         if game not in known:
             raise PotstillError(f"--games {game}: no teacher in --teachers, which has {', '.join(known) or 'none'}")
-    chosen = list(games) or [game for game in of_paper if game in known]
+    chosen = list(dict.fromkeys(games)) or [game for game in of_paper if game in known]
     if not chosen:
         raise PotstillError(f"no teacher of {', '.join(of_paper)} in --teachers: name a folder that has some")
-    return chosen, [game for game in of_paper if game not in chosen]
+    return chosen, [game for game in of_paper if game not in known]
 
 
-def _game(path: Path) -> str | None:
-    task = load(path).task
-    game = (task or "").removeprefix("ALE/").removesuffix("-v5")
+def _game(policy: Policy) -> str | None:
+    game = (policy.task or "").removeprefix("ALE/").removesuffix("-v5")
     return game if game in GAMES else None

@@ -4,6 +4,7 @@ Rusu et al. 2016 score from states of human play. Here each start lies in the fi
 expert played; a start is that episode's seed and the actions until there.
 """
 
+import hashlib
 import string
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +20,9 @@ SHARE = 0.2
 """Of an episode: a start lies in this first part of it."""
 DIGITS = string.digits + string.ascii_lowercase
 """An action a character: the file is small and can be read."""
+BUNDLED = Path(str(resources.files("potstill") / "assets" / "starts"))
+"""Those that come with the package."""
+EXPERT = ("name", "sha256")
 MAX_STARTS, MAX_ACTIONS = 10_000, 30_000
 
 
@@ -35,11 +39,16 @@ class Starts:
     """Recorded starts of a task."""
 
     task: str
-    expert: dict[str, Any]
-    """Who played: its name, sha256 and ε."""
+    expert: dict[str, str]
+    """Who played: its name and sha256."""
     protocol: dict[str, Any]
     """What it played by: with other settings the same actions lead elsewhere."""
     starts: tuple[Start, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of what decides where episodes begin."""
+        return hashlib.sha256(repr(self.starts).encode()).hexdigest()
 
     def write(self, path: Path, command: list[str]) -> None:
         """Write a file of starts, atomically."""
@@ -52,13 +61,16 @@ class Starts:
         """The starts of a task.
 
         Args:
-            name: `expert` for those that come with the package, or a file's path.
+            name: `expert` for those that come with the package, or the path of a file, or of a folder of such files,
+                each called as its game: Pong.json.
             task: what will be played from them.
 
         Raises:
             PotstillError: there are none, or they are of another task or of other settings.
         """
-        path = bundled(task.id) if name == "expert" else Path(name)
+        path = BUNDLED if name == "expert" else Path(name)
+        if path.is_dir():
+            path = path / f"{task.id.removeprefix('ALE/').split('-')[0]}.json"
         if not path.exists():
             raise PotstillError(
                 f"--starts {name}: no starts of {task.id} are recorded; record them with potstill starts and name that"
@@ -73,7 +85,10 @@ class Starts:
             starts = tuple(_read_start(start, task.num_actions) for start in content["starts"])
             if not 1 <= len(starts) <= MAX_STARTS:
                 raise ValueError(f"{len(starts)} starts")
-            return cls(content["task"], dict(content["expert"]), content["protocol"], starts)
+            expert = {name: content["expert"][name] for name in EXPERT}
+            if not all(isinstance(value, str) for value in expert.values()):
+                raise ValueError("its expert")
+            return cls(content["task"], expert, content["protocol"], starts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PotstillError(f"{path} is no file of starts ({error})") from error
 
@@ -82,12 +97,6 @@ def dynamics(protocol: Protocol) -> dict[str, Any]:
     """The settings of a protocol that decide where actions lead."""
     deciding = ("noop_max", "sticky", "frame_skip", "actions", "fire_reset")
     return {name: value for name, value in protocol.record().items() if name in deciding}
-
-
-def bundled(task_id: str) -> Path:
-    """Where the package has the starts of a task, if it has any."""
-    name = task_id.removeprefix("ALE/").split("-")[0]
-    return Path(str(resources.files("potstill") / "assets" / "starts" / f"{name}.json"))
 
 
 def _read_start(described: dict[str, Any], num_actions: int) -> Start:

@@ -17,16 +17,39 @@ from potstill.learners.options import DQNOptions
 from potstill.policies import save
 from potstill.policy import Policy
 
-HOURS = 1.0
+HOURS = 1
 """Hours that the teacher plays after each score."""
 MEMORY_HOURS = 3.0
 """Hours of play that the students remember: older teachers' play is forgotten."""
 FOLDER = "students"
 
 
+@dataclass(frozen=True)
+class Following:
+    """What follows, and how much it learns."""
+
+    students: tuple[str, ...] = ()
+    """Networks, as `potstill distill --student` takes them; none: nothing follows."""
+    updates: int = 2500
+    """Updates after each score."""
+
+    def options(self, learner: DQNOptions, checks: int, threads: int) -> Options:
+        """The distillation's, for a run of so many scores."""
+        return Options(
+            self.students,
+            hours=HOURS * checks,
+            updates=self.updates,
+            memory_hours=MEMORY_HOURS,
+            seed=learner.seed,
+            precision=learner.precision,
+            device=learner.device,
+            threads=threads,
+        )
+
+
 @dataclass
 class Followers:
-    """Students, and the teacher that is replaced under them; none of both where nothing follows."""
+    """Students, and the policy that is replaced under them; no plan, state or students where nothing follows."""
 
     plan: Plan | None
     state: State | None
@@ -69,12 +92,12 @@ class Followers:
             checkpoint.load(folder / FOLDER, self.state, self.plan.options)
 
 
-def begin(students: tuple[str, ...], learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:
+def begin(following: Following, learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:
     """Fresh students of a learner.
 
     Args:
-        students: their networks, as `potstill distill --student` takes them.
-        learner: who they follow; it isn't changed.
+        following: what follows.
+        learner: whom they follow; it isn't changed.
         options: of the learner.
         checks: how often it will be scored.
         threads: of emulators and arithmetic.
@@ -84,20 +107,9 @@ def begin(students: tuple[str, ...], learner: Policy, options: DQNOptions, check
     """
     teacher = copy.deepcopy(learner)
     teacher.network.requires_grad_(False)
-    if not students:
+    if not following.students:
         return Followers(None, None, teacher, iter(()))
-    planned = plan(
-        Options(
-            students,
-            hours=HOURS * checks,
-            memory_hours=MEMORY_HOURS,
-            seed=options.seed,
-            precision=options.precision,
-            device=options.device,
-            threads=threads,
-        ),
-        teacher,
-    )
-    state = new_state(planned)
+    planned = plan(following.options(options, checks, threads), teacher)
+    state = new_state(planned, teacher_changes=True)
     loop = distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads)
     return Followers(planned, state, teacher, loop)

@@ -23,9 +23,10 @@ from potstill.distill.options import name_students
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, evaluate, relative
 from potstill.files import sha256, write_json
-from potstill.learners.dqn import Progress, State, dqn, new_state
+from potstill.learners.dqn import UPDATES_AT_A_TIME, Progress, State, dqn, new_state
 from potstill.learners.options import DQNOptions
-from potstill.machine import check_device, has_bf16, machine, versions
+from potstill.machine import check_device, has_bf16, machine, memory_bytes, versions
+from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec, num_parameters
 from potstill.policy import Policy
 from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
@@ -36,6 +37,8 @@ from potstill.version import __version__
 
 OF_THE_MACHINE = ("device", "precision", "threads")
 """Options that may be others where the portable checkpoint is gone on from."""
+LEARNER = "the learner"
+"""What it is called among the students that follow it, none of whom can be called so."""
 LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
 
@@ -52,7 +55,7 @@ class Plan:
     eval_every: int
     eval_episodes: int
     episodes: int
-    students: tuple[str, ...]
+    following: online.Following
     """What learns from the best policy so far all the while."""
 
     @property
@@ -72,9 +75,10 @@ class Plan:
             "eval_every": self.eval_every,
             "eval_episodes": self.eval_episodes,
             "protocol": self.tasks[0].protocol.record(),
-            "distill_online": list(self.students),
+            "distill_online": list(self.following.students),
+            "online_updates": self.following.updates,
         }
-        return {name: value for name, value in record.items() if name != "steps" or self.students}
+        return {name: value for name, value in record.items() if name != "steps" or self.following.students}
 
 
 def plan(
@@ -83,7 +87,7 @@ def plan(
     eval_every: int,
     eval_episodes: int,
     episodes: int,
-    students: tuple[str, ...] = (),
+    following: online.Following | None = None,
 ) -> Plan:
     """Resolve the options and check them, before any work starts.
 
@@ -99,8 +103,15 @@ def plan(
         raise PotstillError("train: name what to play, for example ALE/Pong-v5")
     if len(set(task_ids)) < len(task_ids):
         raise PotstillError(f"train {' '.join(task_ids)}: a task is named twice")
-    if students and len(task_ids) > 1:
-        raise PotstillError("--distill-online: one task at a time")
+    following = following or online.Following()
+    if following.students:
+        if len(task_ids) > 1:
+            raise PotstillError("--distill-online: one task at a time")
+        if following.updates < 1:
+            raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
+        block = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
+        if eval_every < block:
+            raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
     tasks = tuple(map(make_task, task_ids))
     first = tasks[0]
     for task in tasks:
@@ -115,12 +126,18 @@ def plan(
         ("dqn" if len(tasks) == 1 else f"multitask-{3 if len(tasks) <= 3 else 10}") if first.is_atari else "mlp:64-64"
     )
     network = NetworkSpec.parse(options.network or default)
-    for spec in (network, *map(NetworkSpec.parse, name_students(students).values())):
+    for spec in (network, *map(NetworkSpec.parse, name_students(following.students).values())):
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
             Policy.new(spec, "q", first.observation_shape, first.observation_dtype, first.num_actions)
+    needed = options.memory * len(tasks) * step_bytes(first)
+    if needed > (there := memory_bytes(options.device)):
+        raise PotstillError(
+            f"--memory {options.memory} steps of {len(tasks)} tasks take {needed / 2**30:.0f} GB, this machine has"
+            f" {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
+        )
     bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
     threads = options.threads or os.cpu_count() or 1
-    return Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, students)
+    return Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress | StudentsProgress]:
@@ -141,11 +158,11 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     elsewhere = resume and portable.exists() and not exactly
     if elsewhere and not (out / "best.safetensors").exists():
         raise PotstillError(f"--resume: {out} lacks best.safetensors, the best policy so far; bring it along")
-    if elsewhere and plan.students:
+    if elsewhere and plan.following.students:
         raise PotstillError(f"--resume: the students' memory is in {folder}, which is missing; start again")
     open_run(out, resume, command, plan.record(), OF_THE_MACHINE if elsewhere else ())
     state, curve, before = _fresh(plan), list[dict[str, Any]](), 0.0
-    followers = online.begin(plan.students, state.games[0].policy, options, plan.checks, plan.threads)
+    followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
     if resume and exactly:
         saved = checkpoint.load(folder, state)
         curve, before = saved["curve"], saved["total"]
@@ -160,13 +177,13 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         """Score, let the students learn from the best so far, save it all."""
         yield from _check(plan, state, curve, out)
         yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
-        if plan.students:
+        if followers.names:
             scores = yield from _score(followers.policies, plan.tasks[0], plan, plan.eval_episodes, options.seed)
             curve[-1]["students"] = {n: score.record() for n, score in zip(followers.names, scores, strict=True)}
         followers.save(folder, out / "students")
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
-        checkpoint.save_portable(portable, state, run_so_far)
         checkpoint.save(folder, state, run_so_far)
+        checkpoint.save_portable(portable, state, run_so_far)
 
     with (
         open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
@@ -191,13 +208,14 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         game.envs.close()
     seconds, updates, steps = state.seconds, state.updates, state.steps
     parameters = num_parameters(state.network)
-    del state  # the memory: gigabytes that evaluation doesn't need
+    students = dict(zip(followers.names, followers.policies, strict=True))
+    del state, followers  # the memories: gigabytes that evaluation doesn't need
     best = [policy.to(options.device) for policy in load_all(out / "best.safetensors")]
     # Other episodes than those that chose it.
     scores = {}
     for task, policy in zip(plan.tasks, best, strict=True):
         [scores[task.id]] = yield from _score([policy], task, plan, plan.episodes, options.seed + 1)
-    followed = yield from _followed(plan, followers, curve, scores)
+    followed = yield from _followed(plan, students, curve, scores)
     write_json(
         out / "result.json",
         {
@@ -265,15 +283,15 @@ def best_of(curve: list[dict[str, Any]]) -> int:
 
 
 def _followed(
-    plan: Plan, followers: online.Followers, curve: list[dict[str, Any]], scores: dict[str, Score]
+    plan: Plan, students: dict[str, Policy], curve: list[dict[str, Any]], scores: dict[str, Score]
 ) -> Generator[Progress, None, dict[str, Any]]:
     """`result.json`'s part about students that followed: their scores beside the best's, and how steady curves were."""
-    if not plan.students:
+    if not students:
         return {}
     task = plan.tasks[0]
-    of_students = yield from _score(followers.policies, task, plan, plan.episodes, plan.options.seed + 1)
+    of_students = yield from _score(list(students.values()), task, plan, plan.episodes, plan.options.seed + 1)
     records: list[dict[str, Any]] = []
-    for name, policy, score in zip(followers.names, followers.policies, of_students, strict=True):
+    for (name, policy), score in zip(students.items(), of_students, strict=True):
         ratio = relative(score, scores[task.id])
         records.append(
             {
@@ -286,8 +304,8 @@ def _followed(
             }
         )
     second_half = curve[len(curve) // 2 :]
-    lines = {"dqn": [point["scores"][task.id]["mean"] for point in second_half]}
-    lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in followers.names}
+    lines = {LEARNER: [point["scores"][task.id]["mean"] for point in second_half]}
+    lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in students}
     return {"students": records, "spread": {name: float(np.std(line)) for name, line in lines.items()}}
 
 
