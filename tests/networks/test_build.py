@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from potstill import PotstillError
-from potstill.networks import MultiHead, NetworkSpec, build, fold_batch_norm, num_parameters, with_batch_norm
+from potstill.networks import (
+    MultiHead,
+    NetworkSpec,
+    build,
+    fold_batch_norm,
+    num_parameters,
+    weigh_batch,
+    with_batch_norm,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +61,20 @@ def test_folded_batch_norm_computes_the_same_in_the_network_that_was_named(spec,
     observations = torch.rand(32, *shape) * 3 - 1
     assert not torch.allclose(folded(observations), plain(observations), atol=0.1)
     torch.testing.assert_close(folded(observations), learner.eval()(observations, {0: 32})[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_batches_are_averaged_so_that_few_updates_are_enough():
+    torch.manual_seed(0)
+    learner = with_batch_norm(MultiHead.join([build(NetworkSpec.parse("mlp:4"), (3,), 2)], own=0))
+    batches = torch.rand(5, 64, 3) * 0.01  # as little as frames vary
+    for number, batch in enumerate(batches):
+        weigh_batch(learner, number)
+        learner(batch, {0: 64})
+    before = learner.trunk[0](batches)
+    torch.testing.assert_close(learner.trunk[1].running_mean, before.mean((0, 1)))
+    torch.testing.assert_close(learner.trunk[1].running_var, before.var(1).mean(0))
+    weigh_batch(learner, 1000)
+    assert learner.trunk[1].momentum == 0.02
 
 
 def test_folding_leaves_the_learner_as_it_is_and_a_plain_network_alike():

@@ -1,7 +1,6 @@
 """The paper's tables: planned before any work, made of runs, collected beside what was published."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError
-from potstill.distill.options import Options as DistillOptions
 from potstill.networks import PAPER, NetworkSpec
 from potstill.report import write_report
 from potstill.reproduce import run as reproducing
@@ -161,7 +159,7 @@ def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp
 
 def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
-    monkeypatch.setattr(reproducing, "DistillOptions", partial(DistillOptions, envs=8))  # each takes time to start
+    monkeypatch.setattr(reproducing, "ENVS", {False: 8})  # each takes time to start
     monkeypatch.setitem(PAPER, "multitask-10", "cnn:8-8-8:16/8")
     options = Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
                       seeds=(0,), episodes=1, threads=1)  # fmt: skip

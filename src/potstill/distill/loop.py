@@ -26,7 +26,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.memory import Replay, Sample
-from potstill.networks import MultiHead, fold_batch_norm, num_parameters, scale, with_batch_norm
+from potstill.networks import MultiHead, fold_batch_norm, num_parameters, scale, weigh_batch, with_batch_norm
 from potstill.policies import as_one, use
 from potstill.policy import Policy
 from potstill.tasks import Envs
@@ -267,8 +267,7 @@ def learn(
         several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
         # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
         samples = [draw(state, rows, options) for _ in range(several)]
-        rates = [learning_rate(update, total, options) for update in range(state.updates, state.updates + several)]
-        work = partial(_updates, state.memories, samples, rates, options, temperatures, bf16)
+        work = partial(_updates, state.memories, samples, state.updates, total, options, temperatures, bf16)
         means = list(spread(work, state.students))
         state.updates += several
         state.seconds["learn"] += time.perf_counter() - start
@@ -301,18 +300,21 @@ def threads_inside(students: list[Student], threads: int) -> int:
 def _updates(
     memories: list[Replay],
     samples: list[dict[int, Sample]],
-    rates: list[float],
+    first: int,
+    total: int,
     options: Options,
     temperatures: Sequence[float],
     bf16: bool,
     student: Student,
 ) -> tuple[float, float]:
-    """Some optimiser steps of one student; returns its mean loss and its agreement with the labels."""
+    """Some optimiser steps of one student, from the `first` of `total` on; returns its mean loss and its agreement with
+    the labels."""
     sums = torch.zeros(2, device=options.device)
-    for sample, rate in zip(samples, rates, strict=True):
+    for number, sample in enumerate(samples, first):
         batch = {index: memories[index].take(*where) for index, where in sample.items()}
+        weigh_batch(student.learner, number)
         for group in student.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(number, total, options)
         sums += torch.stack(update(student, batch, options, temperatures, bf16))
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement

@@ -10,6 +10,7 @@ from potstill.networks.build import (
     fold_batch_norm,
     num_parameters,
     scale,
+    weigh_batch,
     with_batch_norm,
 )
 from potstill.networks.foreign import Foreign, OnArrays
@@ -29,5 +30,6 @@ __all__ = [
     "fold_batch_norm",
     "num_parameters",
     "scale",
+    "weigh_batch",
     "with_batch_norm",
 ]

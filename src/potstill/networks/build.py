@@ -18,7 +18,7 @@ from potstill.networks.spec import NetworkSpec
 KERNELS = ((8, 4), (4, 2), (3, 1))
 """(size, stride) of the DQN's three convolutions (Mnih et al. 2015)."""
 BATCH_NORM_MOMENTUM = 0.02
-"""Weight of a batch in the running statistics: the last fifty or so count, when the learning rate is near 0."""
+"""Least weight of a batch in the running statistics: the last fifty or so count, when the learning rate is near 0."""
 
 
 class Network(nn.Module):
@@ -166,6 +166,16 @@ def with_batch_norm(network: MultiHead) -> MultiHead:
     background, and students stay at the teacher's mean for thousands of updates (docs/decisions/0003).
     """
     return _rebuilt(network, _with_batch_norm)
+
+
+def weigh_batch(network: MultiHead, number: int) -> None:
+    """Set what the `number`-th minibatch (0 is the first) weighs in the running statistics.
+
+    The first ones are averaged: the statistics begin at a variance of 1, a thousand times that of game frames.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            layer.momentum = max(BATCH_NORM_MOMENTUM, 1 / (number + 1))
 
 
 def fold_batch_norm(network: MultiHead) -> MultiHead:

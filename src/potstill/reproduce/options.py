@@ -29,7 +29,7 @@ class Options:
     starts: str = "noop"
     """Where scored episodes begin: noop, expert (the paper: within human play), or a folder of files of starts."""
     quick: bool = False
-    """A smaller version in minutes: a quarter of an hour of play, 150 updates a game (online: after each of four
+    """A smaller version in minutes: a quarter of an hour of play, 400 updates a game (online: after each of four
     scores), 20,000 steps, 20 episodes, one seed. Its numbers show that it works, no more."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where networks are computed."""

@@ -34,8 +34,10 @@ OF_ONLINE = ("Pong", "Qbert")
 """Games of the online table, where a user names none; it needs no teachers."""
 MOST_HOURS = 10.0
 """Of play remembered (Rusu et al. 2016)."""
-UPDATES = {True: 600, False: 2500}
+UPDATES = {True: 1600, False: 2500}
 """Updates after each hour, where it is quick and where it is not."""
+ENVS = {True: 10, False: 60}
+"""Copies of a game: where it is quick fewer, each further into its episodes."""
 EVALUATIONS = 20
 """Scores on the way of a training."""
 
@@ -124,6 +126,7 @@ def _distillation(
         hours=options.hours,
         memory_hours=options.memory_hours or MOST_HOURS,
         updates=UPDATES[options.quick],
+        envs=ENVS[options.quick],
         play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
         episodes=options.episodes,
         starts=options.starts,
@@ -140,7 +143,7 @@ def _multi_dqn(games: list[str], seed: int, options: Options) -> Job:
 
 
 def _online(game: str, options: Options) -> Job:
-    following = Following(("net1",) * 3, 150 if options.quick else 2500)
+    following = Following(("net1",) * 3, 400 if options.quick else 2500)
     return _training(f"{game}-online", [game], options.seeds[0], options, following=following)
 
 
