@@ -91,8 +91,9 @@ def test_the_learning_rate_rises_then_falls_to_nothing(cartpole_file):
 def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, driver, short):
     # After a single update a student can't hold the pole up: its environments' episodes are short.
     options = Options(
-        ("mlp:4", "mlp:3"), (cartpole_file,), hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0
-    )
+        ("mlp:4", "mlp:3"), (cartpole_file,), hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0,
+        batch_norm=False,
+    )  # fmt: skip
     planned = plan(options)
     state = new_state(planned)
     after = [
@@ -133,14 +134,14 @@ def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path)
 
 def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
     options = Options(
-        ("net3", "small=cnn:8-8-8:16"), (teacher_pong,), hours=0.01, updates=2000, envs=9, episodes=2, threads=2
+        ("net3", "small=cnn:8-8-8:16"), (teacher_pong,), hours=0.01, updates=2000, envs=9, episodes=1, threads=2
     )
     result = finish(options, tmp_path / "run")
     assert result["teachers"][0]["parameters"] == 1_687_206
     assert result["students"][0]["parameters"] == 61_174
     assert result["budget"] == {"teacher_steps": 540, "updates": 20, "seconds": result["budget"]["seconds"]}
     assert result["protocol"]["name"] == "rusu2016"
-    assert len(result["students"][1]["tasks"][0]["score"]["returns"]) == 2
+    assert len(result["students"][1]["tasks"][0]["score"]["returns"]) == 1
 
 
 def test_repeated_students_are_numbered_and_names_are_kept():

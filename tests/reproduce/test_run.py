@@ -11,6 +11,7 @@ import torch
 from potstill import Policy, PotstillError
 from potstill.networks import PAPER, NetworkSpec
 from potstill.report import write_report
+from potstill.reproduce import activations
 from potstill.reproduce import run as reproducing
 from potstill.reproduce.options import Options
 from potstill.reproduce.paper import GEOMETRIC_MEANS, LOSSES, TABLES
@@ -160,6 +161,7 @@ def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp
 def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
     monkeypatch.setattr(reproducing, "ENVS", {False: 8})  # each takes time to start
+    monkeypatch.setattr(activations, "STATES", 80)
     monkeypatch.setitem(PAPER, "multitask-10", "cnn:8-8-8:16/8")
     options = Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
                       seeds=(0,), episodes=1, threads=1)  # fmt: skip
@@ -172,7 +174,7 @@ def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path
     assert list(result["rows"][1]["columns"]) == ["kl"]
     points = json.loads((tmp_path / "out" / "activations.json").read_text())
     assert {name: np.shape(layer) for name, layer in points["layers"].items()} == {
-        "first layer": (400, 2), "last shared layer": (400, 2),
+        "first layer": (160, 2), "last shared layer": (160, 2),
     }  # fmt: skip
     assert "t-SNE of the first layer" in write_report(tmp_path / "out").read_text()
     for job in prepare("multitask-10", options).jobs:
