@@ -80,6 +80,7 @@ def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
         ("losses", {"hours": 0.0}, "--hours 0.0"),
         ("compression", {"starts": "nowhere.json"}, "--starts nowhere.json: no starts of ALE/Pong-v5"),
         ("online", {"games": ("Tetris",)}, "--games Tetris"),
+        ("online", {"steps": 8000}, "--steps 8000: a training takes 20000 at least"),
         ("online", {"starts": "expert"}, "--starts expert: online trains, and trainings are scored from no-op starts"),
     ],
 )

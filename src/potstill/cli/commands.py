@@ -317,7 +317,7 @@ class Evaluate:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import score_policies
-        from potstill.distill.plan import check_plays
+        from potstill.distill.plan import check_plays, id_of_task
         from potstill.evaluate import Player
         from potstill.machine import check_device, versions
         from potstill.policies import of_task
@@ -340,9 +340,7 @@ class Evaluate:
             policies = load_all(path, self.task, self.trust)
             for policy in [of_task(policies, self.task, path)] if self.task else policies:
                 policy.to(self.device)
-                task_id = self.task or policy.task
-                if task_id is None:
-                    raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+                task_id = id_of_task(policy, self.task, path)
                 if self.act == "sample" and policy.outputs_are == "q":
                     raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
                 task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
@@ -410,7 +408,7 @@ class Starts:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import record_under_bar
-        from potstill.distill.plan import check_plays
+        from potstill.distill.plan import check_plays, id_of_task
         from potstill.evaluate import Player
         from potstill.files import sha256
         from potstill.tasks import make_task, starts
@@ -424,9 +422,7 @@ class Starts:
             raise PotstillError("--seed and --threads can't be negative")
         path = find(self.expert)
         policy = load(path, self.task)
-        task_id = self.task or policy.task
-        if task_id is None:
-            raise PotstillError(f"{self.expert} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+        task_id = id_of_task(policy, self.task, self.expert)
         if self.act == "sample" and policy.outputs_are == "q":
             raise PotstillError(f"--act sample: {self.expert} has Q-values, no distribution to draw from")
         task = make_task(task_id).under(time_feature=policy.time_feature)

@@ -223,14 +223,24 @@ def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Re
 
 def _task(options: Options, teacher: Policy, wanted: str | None, name: str, recording: Recording | None) -> Task:
     """What a teacher plays."""
-    task_id = wanted or (recording.task.id if recording else teacher.task)
-    if task_id is None:
-        raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    task_id = id_of_task(teacher, wanted or (recording and recording.task.id), name)
     task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
     if options.teacher_sees is not None:
         teacher.seeing(task.parts("--teacher-sees", options.teacher_sees), task.observation_shape)
     check_plays(teacher, task, name)
     return task
+
+
+def id_of_task(policy: Policy, wanted: str | None, name: object) -> str:
+    """What a policy plays: what the user wants, else what its file says.
+
+    Raises:
+        PotstillError: neither says it.
+    """
+    task_id = wanted or policy.task
+    if task_id is None:
+        raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    return task_id
 
 
 def describe(teacher: Policy) -> dict[str, Any]:

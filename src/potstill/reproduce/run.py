@@ -38,6 +38,8 @@ UPDATES = {True: 1600, False: 2500}
 """Updates after each hour, where it is quick and where it is not."""
 ENVS = {True: 10, False: 60}
 """Copies of a game: where it is quick fewer, each further into its episodes."""
+LEAST_STEPS = 20_000
+"""Of a training: fewer leave no steps between its scores."""
 EVALUATIONS = 20
 """Scores on the way of a training."""
 
@@ -80,6 +82,8 @@ def prepare(table: Table, options: Options) -> Reproduction:
     options = options.resolved()
     if table in OF_TRAININGS and options.starts != "noop":
         raise PotstillError(f"--starts {options.starts}: {table} trains, and trainings are scored from no-op starts")
+    if table in OF_TRAININGS and options.steps < LEAST_STEPS:
+        raise PotstillError(f"--steps {options.steps}: a training takes {LEAST_STEPS} at least")
     if table == "online":
         for game in options.games:
             if game not in GAMES:

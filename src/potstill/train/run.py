@@ -176,8 +176,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     def check() -> Iterator[Progress | StudentsProgress]:
         """Score, let the students learn from the best so far, save it all."""
         yield from _check(plan, state, curve, out)
-        yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
         if followers.names:
+            yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
             scores = yield from _score(followers.policies, plan.tasks[0], plan, plan.eval_episodes, options.seed)
             curve[-1]["students"] = {n: score.record() for n, score in zip(followers.names, scores, strict=True)}
         followers.save(folder, out / "students")
