@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from potstill.bench import LOOP_HOURS, Stage, stages
-from potstill.cli.commands import demo_options
+from potstill.cli.learn import demo_options
 from potstill.distill.plan import plan
 
 

@@ -134,9 +134,9 @@ WRONG = [
      ("train T --resume", "potstill train T --resume")],
 )  # fmt: skip
 def test_an_interrupted_command_names_one_that_goes_on(typed, mend, capsys):
-    from potstill.cli.commands import _resumable
+    from potstill.cli.common import resumable
 
-    with pytest.raises(SystemExit) as stop, _resumable(["potstill", *typed.split()]):
+    with pytest.raises(SystemExit) as stop, resumable(["potstill", *typed.split()]):
         raise KeyboardInterrupt
     assert stop.value.code == 130
     assert capsys.readouterr().err == f"\npotstill: interrupted; go on with: {mend}\n"

@@ -8,19 +8,10 @@ from typing import Annotated, Protocol
 
 import tyro
 
-from potstill.cli.commands import (
-    Bench,
-    Demo,
-    Distill,
-    Evaluate,
-    Inspect,
-    Record,
-    Report,
-    Reproduce,
-    Starts,
-    Train,
-    printable,
-)
+from potstill.cli.common import printable
+from potstill.cli.files import Inspect, Report
+from potstill.cli.learn import Demo, Distill, Record, Train
+from potstill.cli.measure import Bench, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
 from potstill.version import __version__
 

@@ -18,7 +18,7 @@ from potstill.tasks import Task
 from potstill.tasks.starts import Start, Starts
 
 if TYPE_CHECKING:
-    from potstill.cli.commands import Evaluate
+    from potstill.cli.measure import Evaluate
 
 STAGES = {
     "train": "training (steps)",

@@ -1,0 +1,189 @@
+"""Commands that make policies: a dataclass each, its fields the flags, its docstring the help.
+
+PyTorch is imported only when a command runs, so that `--help` answers at once.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from potstill.cli.common import Flat, resumable
+from potstill.distill.options import Options
+from potstill.errors import PotstillError
+from potstill.learners.options import DQNOptions
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Distil a teacher into one student or several, score them all, and write a report.
+
+    potstill distill --teacher my.zip --task ALE/Pong-v5 --student net1 net3 --out runs/pong
+
+    Teachers of several tasks become one network, with a trunk for all and a head for each (multi-task distillation):
+
+    potstill distill --teacher zoo:pong breakout.zip qbert.zip --student multitask-3 --out runs/three
+    """
+
+    options: Flat[Options]
+    out: Path
+    """The run directory; must be empty, unless --resume."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress, show_result
+        from potstill.distill.plan import plan
+        from potstill.distill.run import run
+        from potstill.report import write_report
+
+        planned = plan(self.options)
+        finished = (self.out / "result.json").exists()
+        with resumable(command):
+            show_progress(run(planned, self.out, self.resume, command))
+        if finished:
+            print(f"{self.out} was finished already", file=sys.stderr)
+        page = write_report(self.out)
+        show_result(self.out, page)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Distil the bundled Pong player into net1, net2 and net3: 25 %, 7 % and 4 % of its size. Takes minutes."""
+
+    out: Path = Path("runs/demo")
+    """The run directory. An unfinished demo in it is gone on with, a finished one replaced."""
+    seed: int = 0
+    """Of everything."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks are computed."""
+
+    def run(self, command: list[str]) -> None:
+        config = self.out / "config.json"
+        if self.out.exists() and any(self.out.iterdir()) and not _is_demo(config):
+            raise PotstillError(f"--out {self.out} holds something else than a demo: choose another folder")
+        if (self.out / "result.json").exists():
+            shutil.rmtree(self.out)
+        options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
+        Distill(options, self.out, resume=config.exists()).run(command)
+
+
+def demo_options() -> Options:
+    """What `potstill demo` distils."""
+    return Options(
+        teacher=(Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors")),),
+        student=("net1", "net2", "net3"),
+        hours=2.0,
+        updates=1000,
+        envs=40,  # 2,700 steps each: whole episodes, with the scoreboard up to 21
+        play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
+    )
+
+
+def _is_demo(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text())["command"][1] == "demo"
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record a teacher's play with its labels: a sealed file an hour, for `potstill distill --data`.
+
+    potstill record --teacher my.zip --task ALE/Pong-v5 --hours 10 --out data/pong
+    potstill distill --data data/pong --hours 10 --student net3 --out runs/pong
+    """
+
+    teacher: Path
+    """Who plays and labels."""
+    out: Path
+    """The recording's folder; must be empty. Interrupted, it holds the hours that were complete."""
+    task: str | None = None
+    """What to play; default: what the teacher's file says."""
+    teacher_sees: str | None = None
+    """What the teacher sees of longer vectors or of a Dict of them: keys or slices, as in goal,position or 0:4,6:."""
+    trust: bool = False
+    """The teacher may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
+    hours: float = 3.0
+    """Hours of play; one is 54,000 control steps."""
+    envs: int = 60
+    """Copies of the task played in step."""
+    play_epsilon: float = 0.05
+    """Probability of a random action."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the teacher's distribution."""
+    seed: int = 0
+    """Of everything."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network is computed."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress
+        from potstill.distill.plan import plan
+        from potstill.distill.run import record
+
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "teacher", "task")}
+        task = () if self.task is None else (self.task,)
+        hours = min(self.hours, 1.0)  # what is written is not remembered
+        options = Options(student=(), teacher=(self.teacher,), task=task, memory_hours=hours, **given)
+        show_progress(record(plan(options), self.out, command))
+        print(self.out)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a teacher by reinforcement learning; score it by protocol on the way, keep the best.
+
+    potstill train ALE/Pong-v5 --steps 2000000 --out runs/pong-dqn
+    potstill distill --teacher runs/pong-dqn/best.safetensors --student net1 net3 --out runs/pong
+    potstill train ALE/Pong-v5 ALE/Freeway-v5 --out runs/both            # one network, a head each
+    potstill train ALE/Pong-v5 --distill-online net1 net1 --out runs/online
+
+    Run again with --resume it goes on where it was, to the same bits; with more --steps it goes on from its end.
+    On another machine config.json, portable.safetensors and best.safetensors are enough: the memory is played full
+    again first.
+    """
+
+    task: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """What to play: ALE/Pong-v5, CartPole-v1, … Several are learnt by one network, a head each (Multi-DQN)."""
+    out: Path
+    """The run directory; must be empty, unless --resume."""
+    options: Flat[DQNOptions] = field(default_factory=DQNOptions)
+    algo: Literal["dqn"] = "dqn"
+    """How to learn."""
+    distill_online: tuple[str, ...] = ()
+    """Students that learn all the while from the best policy so far, as in net1 net1. The report shows their curves
+    beside the learner's."""
+    online_updates: int = 2500
+    """Their minibatch updates after each score, from an hour of the best policy's play."""
+    eval_every: int = 250_000
+    """Steps between two scores, each followed by a checkpoint."""
+    eval_episodes: int = 10
+    """Episodes of a score on the way."""
+    episodes: int = 100
+    """Episodes of the best policy's score in the end; others than those that chose it."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress, show_training
+        from potstill.report import write_report
+        from potstill.train.online import Following
+        from potstill.train.run import plan, run
+
+        following = Following(self.distill_online, self.online_updates)
+        planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes, following)
+        with resumable(command):
+            show_progress(run(planned, self.out, self.resume, command))
+        page = write_report(self.out)
+        show_training(self.out, page)

@@ -1,0 +1,248 @@
+"""Commands that measure: scores, tables, speed.
+
+PyTorch is imported only when a command runs, so that `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from potstill.cli.common import Flat, resumable
+from potstill.cli.learn import demo_options
+from potstill.distill.options import Options
+from potstill.errors import PotstillError
+from potstill.reproduce.options import Options as ReproduceOptions
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play episodes with a policy and print its mean return with a 95 % confidence interval.
+
+    potstill evaluate runs/demo/students/net3.safetensors --episodes 100
+    """
+
+    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read."""
+    task: str | None = None
+    """What to play; default: what the files say, all tasks of a multi-task student."""
+    sees: str | None = None
+    """What the policies see of longer vectors or of a Dict of them, where their files don't say it: keys or slices,
+    as in goal,position or 0:4,6:."""
+    trust: bool = False
+    """The files may be programs (TorchScript, torch.export), and are run: only for files of people you trust."""
+    episodes: int = 100
+    """How many episodes."""
+    starts: str = "noop"
+    """noop: a random number of no-ops first (Atari), the task's own starts elsewhere; expert: within another expert's
+    play, from recorded starts; or a file that `potstill starts` recorded, or a folder of them."""
+    epsilon: float | None = None
+    """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the policy's distribution."""
+    seed: int = 0
+    """Of starts and chance. Evaluation's episodes are never training's."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network is computed."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import score_policies
+        from potstill.distill.plan import check_plays, id_of_task
+        from potstill.evaluate import Player
+        from potstill.machine import check_device, versions
+        from potstill.policies import of_task
+        from potstill.policy import Policy
+        from potstill.tasks import Task, make_task
+        from potstill.tasks.starts import Starts
+        from potstill.teachers import load_all
+
+        if not self.policy:
+            raise PotstillError("evaluate: name at least one POLICY file")
+        if self.episodes < 1:
+            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        if self.epsilon is not None and not 0 <= self.epsilon <= 1:
+            raise PotstillError(f"--epsilon {self.epsilon}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+        check_device(self.device)
+        by_task: dict[Task, list[tuple[Path, Policy]]] = {}
+        for path in self.policy:
+            policies = load_all(path, self.task, self.trust)
+            for policy in [of_task(policies, self.task, path)] if self.task else policies:
+                policy.to(self.device)
+                task_id = id_of_task(policy, self.task, path)
+                if self.act == "sample" and policy.outputs_are == "q":
+                    raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
+                task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
+                if self.sees is not None and policy.sees is None:
+                    policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
+                check_plays(policy, task, str(path))
+                by_task.setdefault(task, []).append((path, policy))
+        starts = {task: None if self.starts == "noop" else Starts.read(self.starts, task) for task in by_task}
+        records: list[dict[str, Any]] = []
+        for task, named in by_task.items():
+            players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
+            for (path, _), score in zip(named, score_policies(players, task, self, starts[task]), strict=True):
+                record = score.record()
+                records.append(
+                    {
+                        "file": str(path),
+                        "task": task.id,
+                        "protocol": task.under(starts="expert" if starts[task] else None).protocol.record(),
+                        "score": record,
+                    }
+                )
+                if not self.json:
+                    mean, (low, high) = record["mean"], record["ci95"]
+                    print(f"{path}: {mean:.2f} [{low:.2f}, {high:.2f}] over {self.episodes} episodes of {task.id}")
+        if self.json:
+            print(
+                json.dumps(
+                    {
+                        "schema": 1,
+                        "command": command,
+                        "seed": self.seed,
+                        "versions": versions(),
+                        "policies": records,
+                    }
+                )
+            )
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Record starts for `evaluate --starts` and `distill --starts`: moments of an expert's play.
+
+    Each lies in the first fifth of one of the expert's episodes (Rusu et al. 2016 score from such moments of human
+    play). The file holds seeds and actions, so that everybody starts from the same ones.
+
+    potstill starts expert.safetensors --task ALE/Pong-v5 --out pong-starts.json
+    """
+
+    expert: Annotated[Path, tyro.conf.Positional]
+    """Who plays: best another policy than those that will be scored."""
+    out: Path
+    """The file; a file there is replaced."""
+    task: str | None = None
+    """What to play; default: what the expert's file says."""
+    number: int = 100
+    """How many starts."""
+    epsilon: float = 0.05
+    """Probability of a random action."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the expert's distribution."""
+    seed: int = 0
+    """Of the episodes and of the draw."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import record_under_bar
+        from potstill.distill.plan import check_plays, id_of_task
+        from potstill.evaluate import Player
+        from potstill.files import sha256
+        from potstill.tasks import make_task, starts
+        from potstill.teachers import find, load
+
+        if not 1 <= self.number <= starts.MAX_STARTS:
+            raise PotstillError(f"--number {self.number}: must be from 1 to {starts.MAX_STARTS}")
+        if not 0 <= self.epsilon <= 1:
+            raise PotstillError(f"--epsilon {self.epsilon}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+        path = find(self.expert)
+        policy = load(path, self.task)
+        task_id = id_of_task(policy, self.task, self.expert)
+        if self.act == "sample" and policy.outputs_are == "q":
+            raise PotstillError(f"--act sample: {self.expert} has Q-values, no distribution to draw from")
+        task = make_task(task_id).under(time_feature=policy.time_feature)
+        check_plays(policy, task, str(self.expert))
+        if task.bounds is not None or task.num_actions > len(starts.DIGITS):
+            raise PotstillError(f"starts: {task.id} has too many actions, or continuous ones")
+        threads = self.threads or os.cpu_count() or 1
+        recorded = record_under_bar(Player(policy, self.act, self.epsilon, self.number), task, self.seed, threads)
+        expert = {"name": path.stem, "sha256": sha256(path)}
+        protocol = starts.dynamics(task.protocol)
+        starts.Starts(task.id, expert, protocol, tuple(recorded)).write(self.out, command)
+        print(self.out)
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Measure a table of Policy Distillation (Rusu et al. 2016) here, beside what was published.
+
+    losses: MSE, NLL and KL for students of the teacher's size (table 1). compression: net1, net2, net3 (table B1).
+    multitask-3: Multi-DQN, NLL and KL for several games in one network (table B2). multitask-10: every game there is in
+    one network (table B1). online: students of a DQN that is still learning (figure 5).
+
+    potstill reproduce compression --teachers zoo ~/teachers --quick --out runs/quick
+
+    Run again with --resume it goes on: finished runs aren't made again.
+    """
+
+    table: Annotated[Literal["losses", "compression", "multitask-3", "multitask-10", "online"], tyro.conf.Positional]
+    """Which."""
+    out: Path
+    """The folder of its runs; must be empty, unless --resume."""
+    options: Flat[ReproduceOptions] = field(default_factory=ReproduceOptions)
+    resume: bool = False
+    """Go on with what is in --out (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_progress, show_table
+        from potstill.report import write_report
+        from potstill.reproduce.run import collect, prepare
+        from potstill.run_directory import open_run
+
+        reproduction = prepare(self.table, self.options)
+        if reproduction.missing:
+            print(f"left out, no teacher: {', '.join(reproduction.missing)}", file=sys.stderr)
+        record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
+        open_run(self.out, self.resume, command, record)
+        with resumable(command):
+            for number, job in enumerate(reproduction.jobs, 1):
+                print(f"{job.name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
+                show_progress(job.run(self.out, command))
+            collect(reproduction, self.out, command)
+        page = write_report(self.out)
+        show_table(self.out, page)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure each stage of the loop against its own limit on this machine, in turns. Takes two minutes.
+
+    play: environments stepped and remembered, against ale-py's bare vector env. label: the teacher's outputs, against
+    its network's forward on a resident batch. sample: stacks out of the memory, against copying as many bytes. learn:
+    the students' updates, against their training steps on a resident batch. loop: all of it, against the sum of these
+    limits.
+    """
+
+    options: Flat[Options] = field(default_factory=demo_options)
+    rounds: int = 5
+    """Each stage and its limit are measured once a round; figures are medians over the rounds."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import run_bench, show_bench
+        from potstill.distill.plan import plan
+        from potstill.machine import machine, versions
+
+        if self.rounds < 1:
+            raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
+        planned = plan(self.options)
+        measured = run_bench(planned, self.rounds)
+        if self.json:
+            run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(planned.threads)}
+            print(json.dumps({**run, **{stage: figures.record() for stage, figures in measured.items()}}))
+        else:
+            show_bench(measured)
