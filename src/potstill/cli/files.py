@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from potstill.cli.common import printable
+from potstill.errors import PotstillError
 
 OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log standard deviations"}
 
