@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from potstill.cli.common import printable
-from potstill.cli.files import Inspect, Report
+from potstill.cli.files import Export, Inspect, Report
 from potstill.cli.learn import Demo, Distill, Record, Train
 from potstill.cli.measure import Bench, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
@@ -24,6 +24,7 @@ Command = (
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
