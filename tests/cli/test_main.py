@@ -252,3 +252,15 @@ def test_an_export_is_written_and_evaluated(cartpole_file, tmp_path):
     assert json.loads(done.stdout)["tasks"][0]["same_actions"] == 1.0
     played = potstill("evaluate", "a.onnx", "--episodes", "2", "--json", cwd=tmp_path)
     assert json.loads(played.stdout)["policies"][0]["score"]["mean"] == 500.0
+
+
+def test_costs_are_measured_in_both_runtimes(cartpole_file, tmp_path):
+    done = potstill("cost", cartpole_file, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [costs] = json.loads(done.stdout)["policies"].values()
+    assert [cost["runtime"] for cost in costs] == ["pytorch", "onnxruntime"]
+    assert {(cost["parameters"], cost["macs"], cost["bytes"]) for cost in costs} == {
+        (16, 4 * 2 + 2 * 2, cartpole_file.stat().st_size)
+    }
+    table = potstill("cost", cartpole_file, cwd=tmp_path)
+    assert "1.0×" in table.stdout

@@ -11,7 +11,7 @@ import tyro
 from potstill.cli.common import printable
 from potstill.cli.files import Export, Inspect, Report
 from potstill.cli.learn import Demo, Distill, Record, Train
-from potstill.cli.measure import Bench, Evaluate, Reproduce, Starts
+from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -21,6 +21,7 @@ Command = (
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

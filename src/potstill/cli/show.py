@@ -27,6 +27,7 @@ STAGES = {
     "evaluate": "evaluating (episodes)",
     "observe": "observing (states)",
     "compare": "comparing (tasks)",
+    "measure": "measuring (rounds)",
 }
 T = TypeVar("T")
 
@@ -226,6 +227,21 @@ def show_export(record: dict[str, Any]) -> None:
             scores = (f"{name} {_interval(task[name], 2)}" for name in ("policy", "export", "difference"))
             print(f"{task['task']}: {', '.join(scores)}, {task['export']['episodes']} episodes each")
     print(f"{record['file']}  {record['bytes']:,} bytes")
+
+
+def show_costs(costs: dict[str, list[dict[str, Any]]]) -> None:
+    """What policies cost, the first one's latency the measure."""
+    table = Table(title="one thread; latency of one observation, throughput 256 at a time")
+    for heading in ("policy", "runtime", "parameters", "MACs", "bytes", "p50 ms", "p99 ms", "faster", "observations/s"):
+        table.add_column(heading, justify="left" if heading in ("policy", "runtime") else "right", overflow="fold")
+    first = next(iter(costs.values()))[0]["latency_ms"]["p50"]
+    for name, of in costs.items():
+        for cost in of:
+            p50, p99 = (cost["latency_ms"][key] for key in ("p50", "p99"))
+            counts = (f"{cost[key]:,}" if cost[key] else "–" for key in ("parameters", "macs", "bytes"))
+            speed = (f"{p50:.3f}", f"{p99:.3f}", f"{first / p50:.1f}×", f"{cost['throughput']:,.0f}")
+            table.add_row(name, cost["runtime"], *counts, *speed)
+    Console(width=None if Console().is_terminal else 120, highlight=False).print(table)
 
 
 def _bars() -> Bars:

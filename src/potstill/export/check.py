@@ -10,6 +10,7 @@ from torch import Tensor
 
 from potstill.errors import PotstillError
 from potstill.policy import Policy
+from potstill.progress import Progress
 from potstill.tasks import Envs, EpisodeSeeds, Task
 
 OBSERVATIONS = 10_000
@@ -45,19 +46,15 @@ class Agreement:
         return {"observations": self.observations, "difference": self.difference, "same_actions": self.same}
 
 
-def observe(policy: Policy, task: Task, count: int, seed: int, threads: int) -> Generator[int, None, np.ndarray]:
-    """Play and collect observations, (count, *observation_shape).
-
-    Yields:
-        How many there are.
-    """
+def observe(policy: Policy, task: Task, count: int, seed: int, threads: int) -> Generator[Progress, None, np.ndarray]:
+    """Play and collect observations; returns (count, *observation_shape)."""
     envs, rng = Envs(task, ENVS, EpisodeSeeds(seed, "training"), threads), np.random.default_rng([seed, 7])
     seen = np.empty((-(-count // ENVS), ENVS, *task.observation_shape), task.observation_dtype)
     for row in range(len(seen)):
         for _ in range(EVERY):
             envs.step(policy.act(envs.observations, EPSILON, rng))
         seen[row] = envs.observations
-        yield min(count, (row + 1) * ENVS)
+        yield Progress("observe", min(count, (row + 1) * ENVS), count)
     envs.close()
     return seen.reshape(-1, *task.observation_shape)[:count]
 

@@ -17,20 +17,12 @@ from potstill.export.onnx import INPUT, actions_name, output_names, to_int8, to_
 from potstill.export.options import Options
 from potstill.files import atomic_write
 from potstill.policy import Policy
+from potstill.progress import Progress
 from potstill.tasks import Task, make_task
 from potstill.teachers import load_all
 
 CALIBRATION = 1024
 """Observations that int8's ranges are taken from; others than those it is compared on."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far it has come."""
-
-    stage: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -96,14 +88,7 @@ def _observe(
     """What each policy meets in play of its task."""
     seen: list[np.ndarray] = []
     for policy, task in zip(policies, tasks, strict=True):
-        playing = check.observe(policy, task, count, seed, threads)
-        while True:
-            try:
-                done = next(playing)
-            except StopIteration as end:
-                seen.append(end.value)
-                break
-            yield Progress("observe", done + len(seen) * count, count * len(policies))
+        seen.append((yield from check.observe(policy, task, count, seed, threads)))
     return seen
 
 

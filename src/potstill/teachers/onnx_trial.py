@@ -60,7 +60,7 @@ def main() -> None:
     sys.stdout.write(json.dumps(found))
 
 
-def make_session(onnxruntime: Any, path: str) -> Any:
+def make_session(onnxruntime: Any, path: str | bytes) -> Any:
     """A session on one thread that doesn't spin, for threads that share the work between them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
