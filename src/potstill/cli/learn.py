@@ -16,6 +16,7 @@ import tyro
 from potstill.cli.common import Flat, resumable
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
+from potstill.fit.options import Goal
 from potstill.learners.options import DQNOptions
 
 
@@ -30,9 +31,9 @@ class Distill:
     potstill distill --teacher zoo:pong breakout.zip qbert.zip --student multitask-3 --out runs/three
     """
 
-    options: Flat[Options]
     out: Path
     """The run directory; must be empty, unless --resume."""
+    options: Flat[Options] = field(default_factory=Options)
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
 
@@ -42,6 +43,8 @@ class Distill:
         from potstill.distill.run import run
         from potstill.report import write_report
 
+        if not self.options.student:
+            raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
         planned = plan(self.options)
         finished = (self.out / "result.json").exists()
         with resumable(command):
@@ -50,6 +53,37 @@ class Distill:
             print(f"{self.out} was finished already", file=sys.stderr)
         page = write_report(self.out)
         show_result(self.out, page)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Find the smallest student that surely keeps a share of its teacher, 95 % unless you say otherwise.
+
+    potstill fit --teacher zoo:pong --keep 0.95 --confidence 0.95 --out runs/fit
+
+    Students of many sizes, from the paper's largest to a few thousand parameters (or yours: --student), learn from one
+    stream of play; those surely far behind are dropped on the way. At the end comes a statement such as "net3 keeps at
+    least 95 % of the score above chance, shown with 95 % confidence", made on episodes that no choice was made by; or
+    that no size qualifies.
+    """
+
+    out: Path
+    """The run directory; must be empty, unless --resume."""
+    goal: Flat[Goal] = field(default_factory=Goal)
+    options: Flat[Options] = field(default_factory=Options)
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_fit, show_progress
+        from potstill.fit.run import fit, prepare
+        from potstill.report import write_report
+
+        planned = prepare(self.options, self.goal)
+        with resumable(command):
+            show_progress(fit(planned, self.goal, self.out, self.resume, command))
+        page = write_report(self.out)
+        show_fit(self.out, page)
 
 
 @dataclass(frozen=True)
@@ -72,7 +106,7 @@ class Demo:
         if (self.out / "result.json").exists():
             shutil.rmtree(self.out)
         options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
-        Distill(options, self.out, resume=config.exists()).run(command)
+        Distill(self.out, options, resume=config.exists()).run(command)
 
 
 def demo_options() -> Options:

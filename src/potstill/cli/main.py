@@ -10,7 +10,7 @@ import tyro
 
 from potstill.cli.common import printable
 from potstill.cli.files import Export, Inspect, Report
-from potstill.cli.learn import Demo, Distill, Record, Train
+from potstill.cli.learn import Demo, Distill, Fit, Record, Train
 from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
 from potstill.version import __version__
@@ -18,6 +18,7 @@ from potstill.version import __version__
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Distill, tyro.conf.subcommand("distill")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

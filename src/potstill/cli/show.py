@@ -194,6 +194,30 @@ def _percent(cell: dict[str, Any]) -> str:
     return f"{ours}\n{'–' if paper is None else paper}"
 
 
+def show_fit(out: Path, page: Path) -> None:
+    """Every size that was tried, and the statement."""
+    result = read_json(out / "result.json")
+    [teacher] = result["teachers"]
+    table = Table(title=f"{teacher['task']}, {teacher['name']}: {teacher['parameters']:,} parameters")
+    for heading in ("student", "parameters", "share kept", "episodes needed", "fresh episodes", "share", "at least"):
+        table.add_column(heading, justify="left" if heading == "student" else "right")
+    for rung in result["fit"]["rungs"]:
+        cells = [rung["name"], f"{rung['parameters']:,}"]
+        if "share" in rung:
+            cells += [f"{rung['share']:.3f}", f"{rung['needed']:,}" if rung["needed"] else "–"]
+        else:
+            hour, look = list(rung["looks"].items())[-1]
+            cells += [f"{look['share']:.3f} after {hour} h: dropped", ""]
+        if said := rung.get("tested"):
+            cells += [str(said["episodes"]), f"{said['share']:.3f}", f"{said['at_least']:.3f}"]
+        table.add_row(*cells)
+    Console(width=None if Console().is_terminal else 110, highlight=False).print(table)
+    print(result["fit"]["statement"])
+    if chosen := result["fit"]["chosen"]:
+        print(f"student   {out / 'students' / chosen}.safetensors")
+    print(f"report    {page}")
+
+
 def show_training(out: Path, page: Path) -> None:
     """The curve and the end of a finished training."""
     result = read_json(out / "result.json")

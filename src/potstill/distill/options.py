@@ -14,7 +14,7 @@ STEPS_PER_HOUR = 54_000
 class Options:
     """What to distil, and how."""
 
-    student: tuple[str, ...]
+    student: tuple[str, ...] = ()
     """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
     or NAME=NETWORK. For several teachers multitask-3, multitask-10, or cnn:16-32-32:256/64: layers they share, then
     after the slash layers that each task has to itself."""

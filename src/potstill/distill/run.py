@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import Progress, distill, num_hours, play, rows_until
+from potstill.distill.loop import Progress, State, distill, num_hours, play, rows_until
 from potstill.distill.plan import Plan, new_state
 from potstill.distill.recording import Recording, seal_hour
 from potstill.distill.result import results, score
@@ -22,6 +22,7 @@ from potstill.errors import PotstillError
 from potstill.files import write_json
 from potstill.machine import machine, versions
 from potstill.policies import save
+from potstill.policy import Policy
 from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
 
 
@@ -41,44 +42,12 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     open_run(out, resume, command, plan.record())
     if (out / "result.json").exists():
         return
-    for lesson in plan.lessons:
-        if lesson.teacher:
-            lesson.teacher.to(plan.options.device)
     state = new_state(plan)
-    before = 0.0
-    if resume and checkpoint.exists(out / "checkpoint"):
-        checkpoint.load(out / "checkpoint", state, plan.options)
-        before = state.seconds.get("total", 0.0)
-    else:
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
-    hours = state.hours
-    with (
-        open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
-        tensorboard(out, state.updates + 1) as write_events,
-    ):
-        for progress in distill(plan.sources, state, plan.options, plan.temperatures, plan.bf16, plan.threads):
-            if progress.stage == "learn":
-                line = {
-                    "hour": progress.hour,
-                    "update": progress.done,
-                    "loss": progress.losses,
-                    "agreement": progress.agreement,
-                }
-                write_line(metrics, line)
-                scalars = {"loss": progress.losses, "agreement": progress.agreement}
-                write_events({f"{k}/{name}": v for k, of in scalars.items() for name, v in of.items()}, progress.done)
-            if progress.stage == "hour":
-                state.seconds["total"] = before + time.perf_counter() - begun
-                os.fsync(metrics.fileno())
-                checkpoint.save(out / "checkpoint", state, plan.options)
-            yield progress
-    for envs in state.envs:
-        envs.close()
+    go_on(plan, state, out, resume)
+    before = state.seconds.get("total", 0.0)
+    yield from learn(plan, state, out)
     students = {student.name: student.policies for student in state.students}
-    for name, policies in students.items():
-        for policy in policies:
-            policy.network.requires_grad_(False)
-        save(policies, out / "students" / f"{name}.safetensors")
+    save_students(students, out)
     budget = {
         "teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs * len(plan.lessons),
         "updates": state.updates,
@@ -101,6 +70,52 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     }
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
+
+
+def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
+    """Bring a fresh state to the run's checkpoint, where there is one to go on from; the teachers to their device."""
+    for lesson in plan.lessons:
+        if lesson.teacher:
+            lesson.teacher.to(plan.options.device)
+    if resume and checkpoint.exists(out / "checkpoint"):
+        checkpoint.load(out / "checkpoint", state, plan.options)
+    else:
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
+
+
+def learn(plan: Plan, state: State, out: Path) -> Iterator[Progress]:
+    """Play and learn to the end, with metrics and a checkpoint after each hour; at stage "hour" all is saved."""
+    begun, before, hours = time.perf_counter(), state.seconds.get("total", 0.0), state.hours
+    with (
+        open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
+        tensorboard(out, state.updates + 1) as write_events,
+    ):
+        for progress in distill(plan.sources, state, plan.options, plan.temperatures, plan.bf16, plan.threads):
+            if progress.stage == "learn":
+                line = {
+                    "hour": progress.hour,
+                    "update": progress.done,
+                    "loss": progress.losses,
+                    "agreement": progress.agreement,
+                }
+                write_line(metrics, line)
+                scalars = {"loss": progress.losses, "agreement": progress.agreement}
+                write_events({f"{k}/{name}": v for k, of in scalars.items() for name, v in of.items()}, progress.done)
+            if progress.stage == "hour":
+                state.seconds["total"] = before + time.perf_counter() - begun
+                os.fsync(metrics.fileno())
+                checkpoint.save(out / "checkpoint", state, plan.options)
+            yield progress
+    for envs in state.envs:
+        envs.close()
+
+
+def save_students(students: dict[str, list[Policy]], out: Path) -> None:
+    """Write every student's policy file."""
+    for name, policies in students.items():
+        for policy in policies:
+            policy.network.requires_grad_(False)
+        save(policies, out / "students" / f"{name}.safetensors")
 
 
 def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:

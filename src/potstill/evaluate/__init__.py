@@ -1,6 +1,6 @@
 """How well a policy plays, and how sure that is."""
 
-from potstill.evaluate.parallel import Tally, evaluate
+from potstill.evaluate.parallel import Tally, evaluate, scores
 from potstill.evaluate.play import Player, play_episodes, play_threads, random_player
 from potstill.evaluate.starts import record_starts
 from potstill.evaluate.statistics import Score, difference, geometric_mean, normalised, relative
@@ -18,4 +18,5 @@ __all__ = [
     "random_player",
     "record_starts",
     "relative",
+    "scores",
 ]

@@ -12,13 +12,15 @@ import pickle
 import selectors
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from potstill.evaluate.play import Player, play_episodes
+from potstill.evaluate.statistics import Score
 from potstill.policy import Policy
+from potstill.progress import Progress
 from potstill.tasks import Task
 from potstill.tasks.starts import Start
 
@@ -77,6 +79,20 @@ def evaluate(
         for worker in range(processes)
     ]
     yield from _play(shares[0]) if processes == 1 else _play_in_processes(shares)
+
+
+def scores(
+    players: list[Player], task: Task, seed: int, threads: int, starts: Sequence[Start] | None = None
+) -> Generator[Progress, None, list[Score]]:
+    """Play each player's episodes, as `evaluate` does; returns their scores."""
+    returns = [[0.0] * player.episodes for player in players]
+    done, total = 0, sum(map(len, returns))
+    for tally in evaluate(players, task, seed, threads, starts=starts):
+        for player, episode, earned in tally.finished:
+            returns[player][episode] = earned
+        done += len(tally.finished)
+        yield Progress("evaluate", done, total)
+    return [Score(tuple(of)) for of in returns]
 
 
 def _play(share: _Share) -> Iterator[Tally]:

@@ -34,8 +34,7 @@ class Graph(nn.Module):
         self.network = copy.deepcopy(as_one(policies)).eval()
         self.actions = [policy.actions for policy in policies]
         if policies[0].observation_dtype == "uint8":
-            first = self.network.trunk[0]
-            assert isinstance(first, nn.Conv2d)
+            first = next(layer for layer in self.network.trunk if isinstance(layer, nn.Conv2d))
             with torch.no_grad():
                 first.weight /= 255
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from potstill.actions import SAME
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, difference, evaluate
+from potstill.evaluate import Player, difference, scores
 from potstill.export import check, sb3
 from potstill.export.onnx import INPUT, actions_name, output_names, to_int8, to_onnx
 from potstill.export.options import Options
@@ -135,18 +135,9 @@ def _verify(made: Made, out: Path, options: Options, threads: int) -> Generator[
     Raises:
         PotstillError: the export scores surely less.
     """
-    epsilon, act = made.task.protocol.epsilon, made.task.protocol.act
-    scores: list[Score] = []
-    for policy in (made.policy, made.player):
-        returns = [0.0] * options.episodes
-        done = 0
-        for tally in evaluate([Player(policy, act, epsilon, options.episodes)], made.task, options.seed, threads):
-            for _, episode, score in tally.finished:
-                returns[episode] = score
-            done += len(tally.finished)
-            yield Progress("evaluate", done + len(scores) * options.episodes, 2 * options.episodes)
-        scores.append(Score(tuple(returns)))
-    policy, exported = scores
+    act, epsilon = made.task.protocol.act, made.task.protocol.epsilon
+    players = [Player(policy, act, epsilon, options.episodes) for policy in (made.policy, made.player)]
+    policy, exported = yield from scores(players, made.task, options.seed, threads)
     between = difference(exported, policy)
     if between.ci95[1] < 0:
         raise PotstillError(

@@ -51,6 +51,8 @@ def to_sb3(policy: Policy, task: Task, observations: np.ndarray) -> Any:
         width, *dense = dense
         kwargs["features_extractor_class"] = PotstillCNN
         kwargs["features_extractor_kwargs"] = {"convs": list(spec.convs), "features_dim": width}
+        if spec.frames is not None:
+            raise PotstillError(f"--to sb3: {spec} looks at fewer frames than it is shown; use onnx")
     head, dense_layers = policy.ours.head, layers[convs + bool(convs) :]
 
     def model_of(algorithm: Any, net_arch: Any, **rest: float) -> Any:

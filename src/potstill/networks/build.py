@@ -86,6 +86,17 @@ class Select(nn.Module):
         return torch.cat([observations[:, start:stop] for start, stop in self.ranges], 1)
 
 
+class Newest(nn.Module):
+    """The last frames of a stack, where a network looks at fewer than are shown."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def forward(self, observations: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        return observations[:, -self.frames :]
+
+
 class Normalize(nn.Module):
     """(x − mean) / std, clipped: how some teachers see observations (Stable-Baselines3's VecNormalize)."""
 
@@ -142,8 +153,10 @@ def build(spec: NetworkSpec, observation_shape: tuple[int, ...], num_outputs: in
     else:
         if len(observation_shape) != 3 or min(observation_shape[1:]) < 36:
             raise PotstillError(f"{spec} takes frames, the observations are {observation_shape}: use mlp:64-64")
-        channels = (observation_shape[0], *spec.convs)
-        layers = []
+        if spec.frames is not None and spec.frames > observation_shape[0]:
+            raise PotstillError(f"{spec} looks at {spec.frames} frames, {observation_shape[0]} are shown")
+        layers = [] if spec.frames is None else [Newest(spec.frames)]
+        channels = (spec.frames or observation_shape[0], *spec.convs)
         for (inputs, outputs), (size, stride) in zip(itertools.pairwise(channels), KERNELS, strict=True):
             layers += [nn.Conv2d(inputs, outputs, size, stride), activation()]
         layers.append(nn.Flatten())

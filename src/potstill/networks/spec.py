@@ -1,4 +1,4 @@
-"""Spec strings: `net1`, `cnn:16-16-16:64`, `mlp:64-64`, `mlp:64-64:tanh`, `linear`, `cnn:32-64-64:512/128`."""
+"""Spec strings: `net1`, `cnn:16-16-16:64`, `cnn:8-8-8:16:2f`, `cnn:32-64-64:512/128`, `mlp:64-64:tanh`, `linear`."""
 
 import re
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ class NetworkSpec:
     activation: Activation = "relu"
     controller: tuple[int, ...] = ()
     """Widths of those that come after them and are each task's own, where several share the rest."""
+    frames: int | None = None
+    """How many of the newest frames a CNN looks at; None: all."""
 
     @classmethod
     def parse(cls, text: str) -> "NetworkSpec":
@@ -45,14 +47,18 @@ class NetworkSpec:
         if text == "linear":
             return cls("mlp", (), ())
         kind, *parts = PAPER.get(text, text).split(":")
+        frames = None
+        if kind == "cnn" and len(parts) == 3 and re.fullmatch("[1-9][0-9]?f", parts[2]):
+            frames = int(parts.pop()[:-1])
         if kind == "cnn" and len(parts) == 2 and len(convs := _sizes(parts[0])) == 3 and (dense := _dense(parts[1])):
-            return cls("cnn", convs, dense[0], "relu", dense[1])
+            return cls("cnn", convs, dense[0], "relu", dense[1], frames)
         if kind == "mlp" and len(parts) in (1, 2) and (dense := _dense(parts[0])):
             activation = parts[1] if len(parts) == 2 else "relu"
             if activation == "relu" or activation == "tanh":
                 return cls("mlp", (), dense[0], activation, dense[1])
         raise PotstillError(
-            f"{text!r} is no network: use {', '.join(PAPER)}, cnn:16-16-16:64 (three convolutions, then layers)"
+            f"{text!r} is no network: use {', '.join(PAPER)}, cnn:16-16-16:64 (three convolutions, then layers;"
+            f" :2f after them for the two newest frames alone)"
             f", mlp:64-64[:tanh] or linear, with /128 after its layers for those each of several tasks has to itself;"
             f" widths from 1 to {MAX_WIDTH}"
         )
@@ -60,7 +66,7 @@ class NetworkSpec:
     def __str__(self) -> str:
         hidden = "/".join("-".join(map(str, widths)) for widths in (self.hidden, self.controller) if widths)
         if self.kind == "cnn":
-            text = f"cnn:{'-'.join(map(str, self.convs))}:{hidden}"
+            text = f"cnn:{'-'.join(map(str, self.convs))}:{hidden}" + (f":{self.frames}f" if self.frames else "")
         elif not self.hidden:
             text = "linear"
         else:

@@ -1,0 +1,255 @@
+"""From a teacher to the smallest student that keeps enough of it, with a statement that can be checked.
+
+Students of all sizes learn from one stream of play. After each hour those that are surely far behind are dropped. At
+the end all that are left play; the smallest that seem good enough play again, episodes that nothing was chosen by, from
+the largest of them to the smallest until one fails. Each test is at the full level: a student is tested only if the one
+before it held, so that one false statement in the whole sequence is as improbable as in one test (a fixed sequence,
+Maurer et al. 1995; its order comes from other episodes).
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from potstill.distill.loop import Progress, State, num_hours, rows_until
+from potstill.distill.options import Options
+from potstill.distill.plan import Lesson, Plan, new_state, plan
+from potstill.distill.result import Played, results, score
+from potstill.distill.run import go_on, learn, save_students
+from potstill.errors import PotstillError
+from potstill.evaluate import Player, Score, random_player, scores
+from potstill.files import read_json, write_json
+from potstill.fit.options import Goal, ladder
+from potstill.fit.statement import RANDOM_SHARE, episodes_needed, p_value, statement
+from potstill.machine import machine, versions
+from potstill.policy import Policy
+from potstill.progress import Progress as Evaluating
+from potstill.run_directory import SCHEMA, open_run
+
+FIRST_LOOK = 20
+"""Episodes of everybody after each hour of play."""
+SURE = 0.99
+"""Confidence with which a student is behind before it is dropped."""
+AFRESH = 1_000_003
+"""Added to the seed for the episodes that statements are made on."""
+
+
+def prepare(options: Options, goal: Goal) -> Plan:
+    """The plan of a fit, checked before any work starts.
+
+    Raises:
+        PotstillError: something doesn't fit; the message names it.
+    """
+    goal.check()
+    if not options.teacher:
+        raise PotstillError("fit: name the policy to be replaced with --teacher")
+    if len(options.teacher) > 1:
+        raise PotstillError("fit: one --teacher at a time")
+    if options.episodes < 2 * math.ceil(1 / RANDOM_SHARE):
+        raise PotstillError(f"--episodes {options.episodes}: must be at least {2 * math.ceil(1 / RANDOM_SHARE)}")
+    if not options.student:
+        [lesson] = plan(options).lessons
+        options = replace(options, student=ladder(lesson.task))
+    return plan(options)
+
+
+def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> Iterator[Progress | Evaluating]:
+    """Distil, drop, choose, test; write everything to `out`. Complete when the iterator ends.
+
+    Args:
+        plan: of `prepare`.
+        goal: what the student must keep.
+        out: the run directory.
+        resume: go on from its checkpoint.
+        command: what was typed, for the record.
+
+    Raises:
+        PotstillError: `out` holds another run, or can't be written.
+    """
+    begun = time.perf_counter()
+    open_run(out, resume, command, {**plan.record(), "fit": goal.record()})
+    if (out / "result.json").exists():
+        return
+    [lesson], options = plan.lessons, plan.options
+    looks: dict[str, Any] = read_json(out / "looks.json") if resume and (out / "looks.json").exists() else {}
+    state = new_state(plan)
+    _drop(state, looks)
+    go_on(plan, state, out, resume)
+    before = state.seconds.get("total", 0.0)
+    yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
+    for progress in learn(plan, state, out):
+        yield progress
+        if progress.stage == "hour":
+            yield from _look(plan, goal, state, looks, out)
+    students = {student.name: student.policies for student in state.students}
+    save_students(students, out)
+    updates, seconds = state.updates, state.seconds
+    del state  # the memory: gigabytes that evaluation doesn't need
+    evaluation = time.perf_counter()
+    [played] = yield from score(plan, students)
+    assert played is not None
+    rungs = _rungs(plan, goal, students, played, looks)
+    tested = yield from _test(lesson, goal, rungs, students, options, plan.threads)
+    seconds["evaluate"] = time.perf_counter() - evaluation
+    seconds["total"] = before + time.perf_counter() - begun
+    steps = rows_until(options.hours, options) * options.envs
+    result = {
+        "schema": SCHEMA,
+        "command": command,
+        "seed": options.seed,
+        "versions": versions(),
+        "machine": machine(plan.threads),
+        "protocol": plan.scored_by.record(),
+        **results(plan, students, [played]),
+        "fit": {**goal.record(), "rungs": rungs, **tested},
+        "budget": {"teacher_steps": steps, "updates": updates, "seconds": seconds},
+    }
+    write_json(out / "result.json", result)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+
+
+def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Evaluating]:
+    """After an hour of play, but the last: drop the students that are surely far behind; remember why."""
+    hour, options = state.hours, plan.options
+    if hour in (0, num_hours(options)) or str(hour) in looks or len(state.students) < 2:
+        return
+    [lesson] = plan.lessons
+    # Who has had a third of the lessons must have a third of the share: a rule that few who would pass fail.
+    due = goal.keep * hour / options.hours
+    players = _players(lesson, {s.name: s.policies[0] for s in state.students}, FIRST_LOOK)
+    found = yield from _play(players, lesson, options.seed, plan.threads)
+    said: dict[str, Any] = {}
+    for student in state.students:
+        own, teacher, random = found[student.name], found["teacher"], found["random"]
+        share = statement(own, teacher, random, due, goal.confidence).share
+        behind = _surely_below(own, teacher, random, due)
+        said[student.name] = {"share": share, "due": due, "episodes": FIRST_LOOK, "dropped": behind}
+    if all(of["dropped"] for of in said.values()):  # then it is too early to tell
+        for of in said.values():
+            of["dropped"] = False
+    looks[str(hour)] = said
+    write_json(out / "looks.json", looks)
+    _drop(state, looks)
+
+
+def _surely_below(student: Score, teacher: Score, random: Score, share: float) -> bool:
+    """Whether a student surely keeps less than a share: the statement turned round."""
+    turned = (Score(tuple(-value for value in of.returns)) for of in (student, teacher, random))
+    return teacher.mean > random.mean and p_value(*turned, keep=share) <= 1 - SURE
+
+
+def _drop(state: State, looks: dict[str, Any]) -> None:
+    gone = {name for of in looks.values() for name, said in of.items() if said["dropped"]}
+    state.students = [student for student in state.students if student.name not in gone]
+
+
+def _rungs(
+    plan: Plan, goal: Goal, students: dict[str, list[Policy]], played: Played, looks: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Every size, the largest first: what was seen of it, and how many episodes a statement would take."""
+    teacher, random = played.scores["teacher"], played.scores["random"]
+    rungs: list[dict[str, Any]] = []
+    for name, spec in plan.students.items():
+        rung: dict[str, Any] = {"name": name, "spec": str(spec), "parameters": _parameters(plan, name)}
+        rung["looks"] = {hour: of[name] for hour, of in looks.items() if name in of}
+        if name in students:
+            own = played.scores[f"student {name}"]
+            seen = statement(own, teacher, random, goal.keep, goal.confidence)
+            needed = episodes_needed(own, teacher, random, goal.keep, goal.confidence, goal.power)
+            rung |= {"share": seen.share, "episodes": seen.episodes, "needed": needed}
+        rungs.append(rung)
+    return sorted(rungs, key=lambda rung: -rung["parameters"])
+
+
+def _parameters(plan: Plan, name: str) -> int:
+    task = plan.lessons[0].task
+    policy = Policy.new(
+        plan.students[name],
+        "logits",
+        task.observation_shape,
+        task.observation_dtype,
+        task.num_outputs,
+        plan.student_sees,
+    )
+    return policy.num_parameters
+
+
+def _test(
+    lesson: Lesson,
+    goal: Goal,
+    rungs: list[dict[str, Any]],
+    students: dict[str, list[Policy]],
+    options: Options,
+    threads: int,
+) -> Generator[Evaluating, None, dict[str, Any]]:
+    """Fresh episodes for the smallest students that seem good enough, the largest of them first."""
+    able = [rung for rung in rungs if rung.get("needed") is not None and rung["needed"] <= goal.max_episodes]
+    sequence = able[-goal.most_tested :]
+    chosen: str | None = None
+    found: dict[str, Score] = {}
+    if sequence:
+        episodes = max(options.episodes, *(rung["needed"] for rung in sequence))
+        for rung in sequence:
+            name = rung["name"]
+            players = _players(lesson, {name: students[name][0]}, episodes)
+            fresh = {who: player for who, player in players.items() if who not in found}
+            found |= yield from _play(fresh, lesson, options.seed + AFRESH, threads)
+            said = statement(found[name], found["teacher"], found["random"], goal.keep, goal.confidence)
+            rung["tested"] = {**said.record(), "score": found[name].record()}
+            if not said.holds:
+                break
+            chosen = name
+    return {
+        "seed": options.seed + AFRESH,
+        "chosen": chosen,
+        "statement": _in_words(lesson, goal, rungs, chosen),
+        "fresh": {who: found[who].record() for who in ("teacher", "random") if who in found},
+    }
+
+
+def _in_words(lesson: Lesson, goal: Goal, rungs: list[dict[str, Any]], chosen: str | None) -> str:
+    of = f"{lesson.teacher_record['name']} on {lesson.task.id}"
+    wanted = f"at least {goal.keep:.0%} of the score above chance of {of}"
+    tested = [rung for rung in rungs if "tested" in rung]
+    if chosen is not None:
+        rung = next(rung for rung in tested if rung["name"] == chosen)
+        said = rung["tested"]
+        order = f", the {len(tested)} sizes tested from the largest to the smallest" if len(tested) > 1 else ""
+        return (
+            f"{chosen} ({rung['parameters']:,} parameters) keeps {wanted}: shown with {goal.confidence:.0%} confidence,"
+            f" one-sided, on {said['episodes']} episodes each that no choice was made by{order}. Measured:"
+            f" {said['share']:.3f}; at this confidence {said['at_least']:.3f} or more."
+        )
+    if tested:
+        said = tested[0]["tested"]
+        return (
+            f"No size qualifies: {tested[0]['name']} seemed to keep {wanted}, but on {said['episodes']} fresh episodes"
+            f" each kept {said['share']:.3f}, which doesn't show it with {goal.confidence:.0%} confidence."
+        )
+    best = max((rung for rung in rungs if "share" in rung), key=lambda rung: rung["share"])
+    needed = f"it would take {best['needed']:,} episodes" if best["needed"] else "no number of episodes would show more"
+    return (
+        f"No size qualifies: none seemed to keep {wanted} so clearly that {goal.max_episodes} episodes would show it."
+        f" The best, {best['name']}, kept {best['share']:.3f} ({best['episodes']} episodes); {needed}."
+    )
+
+
+def _players(lesson: Lesson, students: dict[str, Policy], episodes: int) -> dict[str, Player]:
+    teacher, protocol = lesson.teacher, lesson.task.protocol
+    assert teacher is not None
+    policies = {"teacher": teacher, **students}
+    players = {name: Player(policy, protocol.act, protocol.epsilon, episodes) for name, policy in policies.items()}
+    return players | {"random": random_player(lesson.task, math.ceil(episodes * RANDOM_SHARE))}
+
+
+def _play(
+    players: dict[str, Player], lesson: Lesson, seed: int, threads: int
+) -> Generator[Evaluating, None, dict[str, Score]]:
+    """Everybody's returns, by name."""
+    starts = lesson.starts and lesson.starts.starts
+    found = yield from scores(list(players.values()), lesson.task, seed, threads, starts)
+    return dict(zip(players, found, strict=True))

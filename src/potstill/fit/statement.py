@@ -1,0 +1,87 @@
+"""Non-inferiority: whether a student surely keeps a share of what its teacher has above chance.
+
+With means S, T, R of the student's, the teacher's and the random policy's returns, `normalised` is (S − R) / (T − R),
+and where T > R it is at least k exactly if S − k T − (1 − k) R ≥ 0: a sum of means, which Welch's t-test is for
+(Fieller 1954 of the ratio; Pigeot et al. 2003 of non-inferiority with a third, placebo arm).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, t
+
+from potstill.evaluate import Score
+
+RANDOM_SHARE = 0.25
+"""Episodes of the random policy to one of the student's."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What episodes say of a student."""
+
+    keep: float
+    """The share asked for, k."""
+    share: float
+    """`normalised` as measured."""
+    p: float
+    """How probable episodes that speak as well for it are, if it kept less than k."""
+    at_least: float
+    """The largest share that is shown at this confidence, one-sided."""
+    episodes: int
+    """Of the student; as many of the teacher."""
+    holds: bool
+    """Whether k is shown."""
+
+    def record(self) -> dict[str, Any]:
+        return {"keep": self.keep, "share": self.share, "p": self.p, "at_least": self.at_least,
+                "episodes": self.episodes, "holds": self.holds}  # fmt: skip
+
+
+def statement(student: Score, teacher: Score, random: Score, keep: float, confidence: float) -> Statement:
+    """Test whether a student keeps at least `keep`, one-sided at level 1 − `confidence`."""
+    gap = teacher.mean - random.mean
+    share = (student.mean - random.mean) / gap if gap > 0 else math.nan
+    p = p_value(student, teacher, random, keep)
+    # The test's p grows with k: the largest k it still rejects is found by halving.
+    low, high = -10.0, max(share, -10.0) if gap > 0 else -10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if p_value(student, teacher, random, middle) <= 1 - confidence else (low, middle)
+    return Statement(keep, share, p, low, len(student.returns), p <= 1 - confidence)
+
+
+def p_value(student: Score, teacher: Score, random: Score, keep: float) -> float:
+    """Of Welch's one-sided test that S − k T − (1 − k) R is at most 0, with k = `keep`."""
+    sides = ((student, 1.0), (teacher, -keep), (random, keep - 1.0))
+    difference = sum(weight * score.mean for score, weight in sides)
+    parts = [weight**2 * float(np.var(score.returns, ddof=1)) / len(score.returns) for score, weight in sides]
+    if (variance := sum(parts)) == 0:
+        return 0.0 if difference >= 0 else 1.0
+    freedom = variance**2 / sum(
+        part**2 / (len(score.returns) - 1) for part, (score, _) in zip(parts, sides, strict=True)
+    )
+    return float(t.sf(difference / math.sqrt(variance), freedom))
+
+
+def episodes_needed(
+    student: Score, teacher: Score, random: Score, keep: float, confidence: float, power: float
+) -> int | None:
+    """Episodes of student and teacher (a quarter as many of the random policy) after which a student that is as good as
+    these episodes show, though no better than its teacher, is shown to keep `keep` with probability `power`.
+
+    None where it isn't above `keep`: no number would do.
+    """
+    gap = teacher.mean - random.mean
+    if gap <= 0:
+        return None
+    margin = (min(1.0, (student.mean - random.mean) / gap) - keep) * gap
+    if margin <= 0:
+        return None
+    variance = sum(
+        weight**2 * float(np.var(score.returns, ddof=1)) / share
+        for score, weight, share in ((student, 1.0, 1.0), (teacher, keep, 1.0), (random, 1 - keep, RANDOM_SHARE))
+    )
+    return math.ceil(((norm.ppf(confidence) + norm.ppf(power)) / margin) ** 2 * variance)

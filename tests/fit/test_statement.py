@@ -1,0 +1,95 @@
+"""The statement against textbook tests, by simulation, and where it says nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_ind
+
+from potstill.evaluate import Score
+from potstill.fit.statement import episodes_needed, p_value, statement
+
+RNG = np.random.default_rng(0)
+
+
+def score_of(values) -> Score:
+    return Score(tuple(map(float, values)))
+
+
+def skewed(mean: float, spread: float, number: int, rng=RNG) -> Score:
+    """Returns with a long tail, as games give them."""
+    return score_of(mean + spread * (rng.exponential(size=number) - 1))
+
+
+def test_a_share_of_one_is_welchs_test_of_two_means():
+    student, teacher, random = skewed(10, 3, 40), skewed(10.5, 5, 60), skewed(0, 1, 10)
+    expected = ttest_ind(student.returns, teacher.returns, equal_var=False, alternative="greater").pvalue
+    assert p_value(student, teacher, random, 1.0) == pytest.approx(expected)
+
+
+def test_constants_by_hand():
+    student, teacher, random = score_of([9, 11]), score_of([10, 10]), score_of([0, 0])
+    # S − 0.5 T = 5, its variance 2 / 2 = 1 with 1 degree of freedom: P(t₁ > 5) = 1/2 − arctan(5)/π.
+    assert p_value(student, teacher, random, 0.5) == pytest.approx(0.5 - np.arctan(5) / np.pi)
+    said = statement(student, teacher, random, 0.5, 0.9)
+    # P(t₁ > x) = 0.1 at x = tan(0.4 π) = 3.0777: shown is every share k with 10 − 10 k ≥ 3.0777.
+    assert (said.share, said.holds) == (1.0, True)
+    assert said.at_least == pytest.approx((10 - np.tan(0.4 * np.pi)) / 10)
+
+
+def test_where_nothing_varies_means_decide():
+    student, teacher, random = score_of([500] * 3), score_of([500] * 3), score_of([20] * 3)
+    assert statement(student, teacher, random, 0.95, 0.95).holds
+    assert not statement(score_of([450] * 3), teacher, random, 0.95, 0.95).holds
+    assert statement(student, teacher, random, 0.95, 0.95).at_least == pytest.approx(1.0)
+
+
+def test_a_teacher_no_better_than_chance_shows_nothing():
+    chance = skewed(0, 1, 50)
+    said = statement(chance, skewed(-1, 1, 50), chance, 0.95, 0.95)
+    assert np.isnan(said.share)
+    assert episodes_needed(chance, skewed(-1, 1, 50), chance, 0.95, 0.95, 0.9) is None
+
+
+def test_it_is_wrong_as_rarely_as_it_says():
+    """Students that keep exactly what is asked: 5 of 100 statements may be wrong."""
+    rng, keep, number, wrong = np.random.default_rng(1), 0.9, 60, 0
+    for _ in range(600):
+        teacher, random = skewed(100, 60, number, rng), skewed(10, 8, number // 4, rng)
+        wrong += p_value(skewed(10 + keep * 90, 60, number, rng), teacher, random, keep) <= 0.05
+    assert 0.02 < wrong / 600 < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
+
+
+def test_the_largest_share_shown_is_where_the_test_turns():
+    of = skewed(90, 60, 50), skewed(100, 60, 50), skewed(10, 8, 12)
+    said = statement(*of, 0.9, 0.95)
+    assert p_value(*of, said.at_least - 1e-6) < 0.05 < p_value(*of, said.at_least + 1e-6)
+    assert said.at_least < said.share
+
+
+def test_the_number_of_episodes_gives_the_power_that_was_asked_for():
+    rng, shown = np.random.default_rng(2), 0
+    pilot = skewed(100, 60, 4000, rng), skewed(100, 60, 4000, rng), skewed(10, 8, 4000, rng)
+    number = episodes_needed(*pilot, keep=0.9, confidence=0.95, power=0.9)
+    assert number is not None
+    for _ in range(300):
+        fresh = skewed(100, 60, number, rng), skewed(100, 60, number, rng), skewed(10, 8, number // 4, rng)
+        shown += p_value(*fresh, 0.9) <= 0.05
+    assert 0.85 < shown / 300 < 0.97
+
+
+def test_more_is_needed_the_less_is_to_spare():
+    teacher, random = skewed(100, 30, 200), skewed(10, 8, 50)
+    needed = [episodes_needed(skewed(m, 30, 200), teacher, random, 0.9, 0.95, 0.9) for m in (110, 97, 80)]
+    assert needed[0] is not None
+    assert needed[1] is not None
+    assert needed[0] < needed[1]
+    assert needed[2] is None
+
+
+@settings(max_examples=30)
+@given(st.floats(0.1, 1000), st.floats(-1000, 1000))
+def test_units_and_zero_of_a_game_change_nothing(unit, zero):
+    given_ = skewed(90, 30, 20), skewed(100, 30, 20), skewed(10, 8, 20)
+    moved = [score_of(np.array(of.returns) * unit + zero) for of in given_]
+    assert p_value(*moved, 0.9) == pytest.approx(p_value(*given_, 0.9), rel=1e-6, abs=1e-9)
