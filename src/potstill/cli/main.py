@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from potstill.cli.common import printable
-from potstill.cli.files import Inspect, Report
+from potstill.cli.files import Inspect, Play, Report
 from potstill.cli.learn import Demo, Distill, Record, Train
 from potstill.cli.measure import Bench, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
@@ -21,6 +21,7 @@ Command = (
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Play, tyro.conf.subcommand("play")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
