@@ -27,7 +27,7 @@ STAGES = {
     "play": "playing (steps)",
     "learn": "learning (updates)",
     "evaluate": "evaluating (episodes)",
-    "film": "filming",
+    "film": "filming (students)",
 }
 
 
@@ -84,7 +84,7 @@ def record_under_bar(player: Player, task: Task, seed: int, threads: int) -> lis
 def write_under_bar(pictures: Iterable[Image], out: Path, rate: float) -> None:
     """Write a film under a bar."""
     with _bars() as bars:
-        write(bars.track(pictures, total=None, description=STAGES["film"]), out, rate)
+        write(bars.track(pictures, total=None, description="filming (pictures)"), out, rate)
 
 
 def run_bench(plan: Plan, rounds: int) -> dict[str, Measured]:

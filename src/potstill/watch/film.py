@@ -93,16 +93,18 @@ def write(pictures: Iterable[Image.Image], path: Path, rate: float) -> None:
     """Write a film, atomically.
 
     Args:
-        pictures: of one size, at least one; sides even.
-        path: .mp4 (H.264) or .gif.
+        pictures: of one size, sides even.
+        path: .mp4 (H.264) or .gif; what is there is replaced.
         rate: pictures a second.
 
     Raises:
-        PotstillError: it can't be written.
+        PotstillError: it can't be written, or there is no picture.
     """
     check_name(path)
     pictures = iter(pictures)
-    picture = next(pictures)
+    picture = next(pictures, None)
+    if picture is None:
+        raise PotstillError(f"cannot write {path}: there is nothing to show")
     width, height = picture.size
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i - -an".split()
     command = [_ffmpeg(), "-loglevel", "error", "-y", *source, *ENCODERS[path.suffix].split()]
