@@ -50,8 +50,8 @@ def film(plan: Plan, out: Path) -> Iterator[Progress]:
 
 
 def _film(lesson: Lesson, teacher: Policy, name: str, student: Policy, seed: int, path: Path) -> None:
-    named = {"teacher": teacher, name: student}
-    actors = [Actor(f"{n}, {p.num_parameters:,} parameters", p, lesson.task) for n, p in named.items()]
+    named = ("teacher", teacher), (name, student)
+    actors = [Actor(f"{of}, {policy.num_parameters:,} parameters", policy, lesson.task) for of, policy in named]
     rate, _ = pace(lesson.task)
     pictures = islice(frames(actors, seed), round(SECONDS * rate))
     until = time.perf_counter() + PATIENCE

@@ -154,7 +154,7 @@ def rows(actor: Actor, scene: Scene) -> tuple[str, list[Row]]:
     means, log_stds = outputs.chunk(2, -1)
     low, high = (np.array(bound) for bound in (policy.actions.low, policy.actions.high))
     stds = log_stds.exp()
-    ends = [policy.actions.of(each).numpy() for each in (means, means - stds, means + stds)]
+    ends = policy.actions.of(torch.stack([means, means - stds, means + stds])).numpy()
     mean, below, above, chosen = ((each - low) / (high - low) for each in (*ends, np.asarray(scene.action)))
     return "mean ± standard deviation", [
         Row(

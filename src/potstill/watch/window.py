@@ -1,6 +1,7 @@
 """A film in a window, while it is made."""
 
 import os
+import warnings
 from collections.abc import Iterator
 
 from PIL import Image
@@ -26,10 +27,15 @@ def show(pictures: Iterator[Image.Image], rate: float, title: str) -> None:
         raise PotstillError("a window needs pygame: pip install potstill[play], or add --out FILE.mp4") from error
     try:
         pygame.display.init()
+        if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
+            raise pygame.error("the display doesn't answer")  # SDL would show it to nobody
         pygame.display.set_caption(title)
         clock, window = pygame.time.Clock(), None
         for picture in pictures:
-            window = window or pygame.display.set_mode(picture.size, pygame.SCALED | pygame.RESIZABLE)
+            if window is None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # there is no fast renderer: it is fast enough
+                    window = pygame.display.set_mode(picture.size, pygame.SCALED | pygame.RESIZABLE)
             window.blit(pygame.image.frombuffer(picture.tobytes(), picture.size, "RGB"), (0, 0))
             pygame.display.flip()
             clock.tick(rate)
