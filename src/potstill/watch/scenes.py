@@ -105,7 +105,10 @@ def _make(task: Task) -> list[Any]:
         quiet |= {"SDL_VIDEODRIVER": "dummy", "MUJOCO_GL": "egl"}
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
-    return [make_vector_env(task, 1, 1, render_mode="rgb_array")]
+    try:
+        return [make_vector_env(task, 1, 1, render_mode="rgb_array")]
+    except PotstillError as error:
+        raise _no_picture(task, error) from error
 
 
 def _picture(task: Task, vector: Any, shown: np.ndarray) -> np.ndarray:
@@ -117,9 +120,13 @@ def _picture(task: Task, vector: Any, shown: np.ndarray) -> np.ndarray:
             warnings.simplefilter("ignore")  # of old models, fonts and displays; what matters comes as an error
             [picture] = vector.render()
     except Exception as error:  # a renderer may raise anything
-        reason = " ".join(f"{error}".split())[:300]
-        mends = "pip install potstill[play] draws Gymnasium's own tasks; MuJoCo's need OpenGL, see MUJOCO_GL"
-        raise PotstillError(f"{task.id} can't be drawn here ({reason}); {mends}") from error
+        raise _no_picture(task, error) from error
     if not (isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.dtype == np.uint8):
-        raise PotstillError(f"{task.id} can't be drawn: its rgb_array is no picture")
+        raise _no_picture(task, TypeError("its rgb_array is no picture"))
     return picture
+
+
+def _no_picture(task: Task, error: Exception) -> PotstillError:
+    reason = " ".join(str(error).split())[:300]
+    mends = "pip install potstill[play] draws Gymnasium's own tasks; MuJoCo's need OpenGL, see MUJOCO_GL"
+    return PotstillError(f"{task.id} can't be drawn here ({reason}); {mends}")
