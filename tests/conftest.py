@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import warnings
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from jaxtyping import install_import_hook
 CHECKED = ("losses", "memory", "networks.build", "networks.foreign", "actions", "policy")
 install_import_hook([f"potstill.{room}" for room in CHECKED], "beartype.beartype")
 
+import imageio_ffmpeg  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -60,3 +64,18 @@ def cartpole_teacher(cartpole_file: Path) -> Policy:
 def teacher_pong() -> Path:
     """The Pong DQN that ships with the package."""
     return Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def read_film() -> Callable[[Path], tuple[dict, list[np.ndarray]]]:
+    """Reads a film's facts and its pictures."""
+
+    def read(path: Path) -> tuple[dict, list[np.ndarray]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the library leaves its pipes open
+            film = imageio_ffmpeg.read_frames(str(path))
+            facts = next(film)
+            width, height = facts["size"]
+            return facts, [np.frombuffer(picture, np.uint8).reshape(height, width, 3) for picture in film]
+
+    return read

@@ -124,8 +124,19 @@ WRONG = [
     (["export", "cartpole.safetensors", "--out", "a.zip"], "--out a.zip: name a file that ends in .onnx"),
     (["export", "cartpole.safetensors", "--to", "sb3", "--int8", "--out", "a.zip"], "--int8 is for --to onnx"),
     (["export", "nowhere.zip", "--out", "a.onnx"], "cannot read nowhere.zip"),
-    (["export", "cartpole.safetensors", "--task", "ALE/Pong-v5", "--out", "a.onnx"], "sees observations of shape (4,)"),
+    (["export", "cartpole.safetensors", "--task", "ALE/Pong-v5", "--out", "a.onnx"], "sees (4,) and has 2 actions"),
     (["export", "cartpole.safetensors", "--tolerance", "0", "--out", "a.onnx"], "--tolerance 0.0: must be above 0"),
+    # watching
+    (["play"], "name at least one POLICY file"),
+    (["play", "no.zip"], "cannot read no.zip: No such file"),
+    (["play", "cartpole.safetensors", "--out", "film.avi"], "--out film.avi: a film's name ends in .mp4 or .gif"),
+    (["play", "cartpole.safetensors", "--out", "empty/film.mp4"], "cannot write empty/film.mp4"),
+    (["play", "cartpole.safetensors", "--episodes", "0"], "--episodes 0: must be at least 1"),
+    (["play", "cartpole.safetensors", "--seconds", "0"], "--seconds 0.0: must be above 0"),
+    (["play", "cartpole.safetensors", "--seed", "-1"], "--seed -1: can't be negative"),
+    (["play", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),
+    (["play", "cartpole.safetensors", "--task", "ALE/Pong-v5"], "sees (4,) and has 2 actions"),
+    (["play", "cartpole.safetensors", "zoo:pong"], "play CartPole-v1, ALE/Pong-v5: name one of them with --task"),
     # parts of observations, arguments of tasks
     ([*DISTILL, "--teacher-sees", "goal"], "--teacher-sees goal: CartPole-v1 shows 4 numbers"),
     ([*DISTILL, "--student-sees", "9:"], "--student-sees 9:: CartPole-v1 shows 4 numbers"),
@@ -192,6 +203,7 @@ def test_distill_then_evaluate_inspect_and_report(workplace):
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet when piped"
     assert "mlp_8" in done.stdout
+    assert (workplace / "out" / "videos" / "mlp_8.mp4").exists()
     assert (workplace / "out" / "report.html").exists()
     student = "out/students/mlp_8.safetensors"
     evaluated = potstill("evaluate", student, "cartpole.safetensors", "--episodes", "10", "--json", cwd=workplace)
@@ -205,6 +217,34 @@ def test_distill_then_evaluate_inspect_and_report(workplace):
     again = potstill(*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", "--resume", cwd=workplace)
     assert again.returncode == 0
     assert again.stderr == "out was finished already\n"
+
+
+def test_play_writes_a_film_where_there_is_no_display(workplace, read_film, capsys, monkeypatch):
+    play = ["play", "cartpole.safetensors", "cartpole.safetensors", "--seconds", "0.4"]
+    done = potstill(*play, cwd=workplace, DISPLAY="", WAYLAND_DISPLAY="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "cartpole-cartpole.mp4\n", "")
+    facts, pictures = read_film(workplace / "cartpole-cartpole.mp4")
+    assert (facts["size"], facts["fps"], len(pictures)) == ((676, 322), 25, 10)
+
+    from potstill.cli.main import main
+
+    monkeypatch.chdir(workplace)
+    main([*play, "--out", "two.gif"])
+    assert capsys.readouterr().out == "two.gif\n"
+    assert (workplace / "two.gif").read_bytes().startswith(b"GIF89a")
+
+
+def test_play_opens_a_window_where_there_is_a_display(workplace, capsys, monkeypatch):
+    from potstill.cli.main import main
+
+    shown = []
+    monkeypatch.setattr("potstill.watch.show", lambda pictures, *rest: shown.append((len(list(pictures)), *rest)))
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.chdir(workplace)
+    main(["play", "cartpole.safetensors", "--seconds", "0.4"])
+    assert shown == [(10, 25, "cartpole: CartPole-v1")]
+    assert capsys.readouterr().out == ""
+    assert not (workplace / "cartpole.mp4").exists()
 
 
 def test_train_then_go_on_and_evaluate(workplace):
@@ -228,7 +268,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, request):
     request.addfinalizer(
         partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
     )
-    arguments = [*DISTILL, "--hours", "3", "--updates", "1500", "--episodes", "2"]
+    arguments = [*DISTILL, "--hours", "3", "--updates", "1500", "--episodes", "2", "--no-video"]
     process = subprocess.Popen(
         [EXECUTABLE, *arguments], cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

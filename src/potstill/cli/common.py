@@ -1,11 +1,19 @@
 """What several commands need."""
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
+
+from potstill.errors import PotstillError
+
+if TYPE_CHECKING:
+    from potstill.policy import Policy
+    from potstill.tasks import Task
+    from potstill.tasks.spec import Act
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]
@@ -27,3 +35,49 @@ def resumable(command: list[str]) -> Generator[None]:
 def printable(text: str) -> str:
     """Words out of a stranger's file, without what would command the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def load_players(
+    files: Sequence[Path],
+    wanted: str | None,
+    act: "Act",
+    epsilon: float | None,
+    sees: str | None,
+    trust: bool,
+    device: str = "cpu",
+) -> "list[tuple[Path, Policy, Task]]":
+    """Every policy in the files, and the task it plays; of a file of several tasks only the one that is wanted.
+
+    Args:
+        files: what the user named.
+        wanted: a task's id; None: what the files say.
+        act: whether they take their best action or draw from their distribution.
+        epsilon: probability of a random action; None: the task's own.
+        sees: what they see of longer vectors, where their files don't say it.
+        trust: run those that are programs.
+        device: where they are computed.
+
+    Raises:
+        PotstillError: one of them can't be loaded, or can't play so.
+    """
+    from potstill.distill.plan import check_plays, id_of_task
+    from potstill.policies import of_task
+    from potstill.tasks import make_task
+    from potstill.teachers import load_all
+
+    if epsilon is not None and not 0 <= epsilon <= 1:
+        raise PotstillError(f"--epsilon {epsilon}: must be from 0 to 1")
+    players: list[tuple[Path, Policy, Task]] = []
+    for path in files:
+        policies = load_all(path, wanted, trust)
+        for policy in [of_task(policies, wanted, path)] if wanted else policies:
+            policy.to(device)
+            task_id = id_of_task(policy, wanted, path)
+            if act == "sample" and policy.outputs_are == "q":
+                raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
+            task = make_task(task_id).under(act=act, epsilon=epsilon, time_feature=policy.time_feature)
+            if sees is not None and policy.sees is None:
+                policy.seeing(task.parts("--sees", sees), task.observation_shape)
+            check_plays(policy, task, str(path))
+            players.append((path, policy, task))
+    return players

@@ -1,16 +1,17 @@
-"""Commands that take files as they are: look into them, hand them on.
+"""Commands that take files as they are: look into them, watch them play, hand them on.
 
 PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, printable
+from potstill.cli.common import Flat, load_players, printable
 from potstill.errors import PotstillError
 from potstill.export.options import Options as ExportOptions
 
@@ -64,6 +65,69 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Play:
+    """Watch policies play: in a window where there is a display, as a film where there is none.
+
+    potstill play runs/demo/students/net3.safetensors
+    potstill play zoo:pong runs/demo/students/net3.safetensors --out both.mp4    # side by side, from the same seed
+    """
+
+    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read. Several
+    of one task are shown side by side, from the same start. Below each is what it says of its actions."""
+    task: str | None = None
+    """What to play; default: what the files say. Of a multi-task student, which task."""
+    out: Path | None = None
+    """The film to write, .mp4 or .gif; default: a window, or, without a display, an .mp4 called as the policies in the
+    current folder."""
+    episodes: int = 1
+    """How many, one after another."""
+    seconds: float | None = None
+    """Of play after which the film ends; default: when the episodes are over."""
+    seed: int = 0
+    """Of starts and chance. Episodes are those of evaluation, never those of training."""
+    epsilon: float | None = None
+    """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
+    act: Literal["greedy", "sample"] = "greedy"
+    """Take the best action, or draw from the policy's distribution."""
+    sees: str | None = None
+    """What the policies see of longer vectors or of a Dict of them, where their files don't say it: keys or slices,
+    as in goal,position or 0:4,6:."""
+    trust: bool = False
+    """The files may be programs (TorchScript, torch.export), and are run: only for files of people you trust."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import write_under_bar
+        from potstill.teachers import find
+        from potstill.watch import Actor, check_name, frames, has_display, pace, show
+
+        if not self.policy:
+            raise PotstillError("play: name at least one POLICY file")
+        if self.episodes < 1:
+            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise PotstillError(f"--seconds {self.seconds}: must be above 0")
+        if self.seed < 0:
+            raise PotstillError(f"--seed {self.seed}: can't be negative")
+        if self.out is not None:
+            check_name(self.out)
+        players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust)
+        if len(tasks := {task.id: None for _, _, task in players}) > 1:
+            raise PotstillError(f"play: the policies play {', '.join(tasks)}: name one of them with --task")
+        names = [find(path).stem for path, _, _ in players]
+        actors = [Actor(name, policy, task) for name, (_, policy, task) in zip(names, players, strict=True)]
+        rate, _ = pace(actors[0].task)
+        at_most = None if self.seconds is None else max(1, round(rate * self.seconds))
+        pictures = islice(frames(actors, self.seed, self.episodes), at_most)
+        if self.out is None and has_display():
+            show(pictures, rate, f"{', '.join(names)}: {actors[0].task.id}")
+        else:
+            out = self.out or Path("-".join(names) + ".mp4")
+            write_under_bar(pictures, out, rate)
+            print(out)
+
+
+@dataclass(frozen=True)
 class Report:
     """Write report.html, one self-contained page, from the result.json of finished runs."""
 
@@ -103,19 +167,14 @@ class Export:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_export, show_progress
-        from potstill.distill.plan import id_of_task
         from potstill.export.run import export
         from potstill.machine import versions
-        from potstill.policies import of_task
-        from potstill.teachers import load_all
 
         suffix = {"onnx": ".onnx", "sb3": ".zip"}[self.options.to]
         if self.out.suffix != suffix:
             raise PotstillError(f"--out {self.out}: name a file that ends in {suffix}")
-        policies = load_all(self.policy, self.task)
-        if self.task is not None:
-            policies = [of_task(policies, self.task, self.policy)]
-        policies = [replace(policy, task=id_of_task(policy, self.task, self.policy)) for policy in policies]
+        players = load_players([self.policy], self.task, "greedy", None, None, trust=False)
+        policies = [replace(policy, task=task.id) for _, policy, task in players]
         record = show_progress(export(policies, self.out, self.options))
         if self.json:
             print(json.dumps({"schema": 1, "command": command, "versions": versions(), **record}))

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,11 +37,14 @@ class Distill:
     options: Flat[Options] = field(default_factory=Options)
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+    video: bool = True
+    """In the end, film each student beside its teacher, for the report."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
         from potstill.distill.plan import plan
         from potstill.distill.run import run
+        from potstill.distill.videos import film
         from potstill.report import write_report
 
         if not self.options.student:
@@ -48,7 +52,9 @@ class Distill:
         planned = plan(self.options)
         finished = (self.out / "result.json").exists()
         with resumable(command):
-            show_progress(run(planned, self.out, self.resume, command))
+            show_progress(
+                chain(run(planned, self.out, self.resume, command), film(planned, self.out) if self.video else ())
+            )
         if finished:
             print(f"{self.out} was finished already", file=sys.stderr)
         page = write_report(self.out)
@@ -103,7 +109,7 @@ class Demo:
         config = self.out / "config.json"
         if self.out.exists() and any(self.out.iterdir()) and not _is_demo(config):
             raise PotstillError(f"--out {self.out} holds something else than a demo: choose another folder")
-        if (self.out / "result.json").exists():
+        if (self.out / "report.html").exists():  # what is written last
             shutil.rmtree(self.out)
         options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
         Distill(self.out, options, resume=config.exists()).run(command)

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from potstill.cli.common import printable
-from potstill.cli.files import Export, Inspect, Report
+from potstill.cli.files import Export, Inspect, Play, Report
 from potstill.cli.learn import Demo, Distill, Fit, Record, Train
 from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
@@ -23,6 +23,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
+    | Annotated[Play, tyro.conf.subcommand("play")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]

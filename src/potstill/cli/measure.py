@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, resumable
+from potstill.cli.common import Flat, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
@@ -55,37 +55,23 @@ class Evaluate:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import score_policies
-        from potstill.distill.plan import check_plays, id_of_task
         from potstill.evaluate import Player
         from potstill.machine import check_device, versions
-        from potstill.policies import of_task
         from potstill.policy import Policy
-        from potstill.tasks import Task, make_task
+        from potstill.tasks import Task
         from potstill.tasks.starts import Starts
-        from potstill.teachers import load_all
 
         if not self.policy:
             raise PotstillError("evaluate: name at least one POLICY file")
         if self.episodes < 1:
             raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
-        if self.epsilon is not None and not 0 <= self.epsilon <= 1:
-            raise PotstillError(f"--epsilon {self.epsilon}: must be from 0 to 1")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         check_device(self.device)
         by_task: dict[Task, list[tuple[Path, Policy]]] = {}
-        for path in self.policy:
-            policies = load_all(path, self.task, self.trust)
-            for policy in [of_task(policies, self.task, path)] if self.task else policies:
-                policy.to(self.device)
-                task_id = id_of_task(policy, self.task, path)
-                if self.act == "sample" and policy.outputs_are == "q":
-                    raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
-                task = make_task(task_id).under(act=self.act, epsilon=self.epsilon, time_feature=policy.time_feature)
-                if self.sees is not None and policy.sees is None:
-                    policy.seeing(task.parts("--sees", self.sees), task.observation_shape)
-                check_plays(policy, task, str(path))
-                by_task.setdefault(task, []).append((path, policy))
+        players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust, self.device)
+        for path, policy, task in players:
+            by_task.setdefault(task, []).append((path, policy))
         starts = {task: None if self.starts == "noop" else Starts.read(self.starts, task) for task in by_task}
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():

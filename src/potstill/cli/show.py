@@ -1,10 +1,11 @@
 """Progress on stderr, where it is a terminal; results on stdout."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from PIL.Image import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -16,6 +17,7 @@ from potstill.evaluate import Player, Score, evaluate, record_starts
 from potstill.files import read_json
 from potstill.tasks import Task
 from potstill.tasks.starts import Start, Starts
+from potstill.watch import write
 
 if TYPE_CHECKING:
     from potstill.cli.measure import Evaluate
@@ -28,6 +30,7 @@ STAGES = {
     "observe": "observing (states)",
     "compare": "comparing (tasks)",
     "measure": "measuring (rounds)",
+    "film": "filming (students)",
 }
 T = TypeVar("T")
 
@@ -84,6 +87,12 @@ def record_under_bar(player: Player, task: Task, seed: int, threads: int) -> lis
                 bars.update(row, completed=next(recording))
             except StopIteration as end:
                 return end.value
+
+
+def write_under_bar(pictures: Iterable[Image], out: Path, rate: float) -> None:
+    """Write a film under a bar."""
+    with _bars() as bars:
+        write(bars.track(pictures, total=None, description="filming (pictures)"), out, rate)
 
 
 def run_bench(plan: Plan, rounds: int) -> dict[str, Measured]:

@@ -7,6 +7,7 @@ emulator's state, but it can be seeded, reset one copy at a time, and stepped ag
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -191,17 +192,25 @@ class Envs:
         return observations.astype(self.task.observation_dtype, copy=False)
 
 
-def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, Any, Any]":
-    """The library's own vector env of a task, with its protocol's settings (`Envs` resets ended copies before it)."""
+def make_vector_env(task: Task, num_envs: int, threads: int, **other: Any) -> "VectorEnv[Any, Any, Any]":
+    """The library's own vector env of a task, with its protocol's settings (`Envs` resets ended copies before it).
+
+    Args:
+        task: what is played.
+        num_envs: copies.
+        threads: of emulators (Atari).
+        other: settings of the library's that are to be others.
+    """
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
     protocol = task.protocol
     if not task.is_atari:
-        make = _make_with_time if protocol.time_feature else make_gymnasium_env
-        return SyncVectorEnv([lambda: make(task.id)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
+        make_one = _make_with_time if protocol.time_feature else make_gymnasium_env
+        return SyncVectorEnv([lambda: make_one(task.id, **other)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
     height, width = protocol.resolution or (84, 84)
-    return AtariVectorEnv(
+    make = partial(
+        AtariVectorEnv,
         rom_name(task.id),
         num_envs,
         num_threads=threads,
@@ -218,11 +227,12 @@ def make_vector_env(task: Task, num_envs: int, threads: int) -> "VectorEnv[Any, 
         episodic_life=bool(protocol.life_loss),
         reward_clipping=protocol.reward_clip,
     )
+    return make(**other)
 
 
-def _make_with_time(task_id: str) -> "Env[Any, Any]":
+def _make_with_time(task_id: str, **other: Any) -> "Env[Any, Any]":
     """An env whose last input falls from 1 to 0 over its time limit."""
     from gymnasium.wrappers import TimeAwareObservation, TransformObservation
 
-    env = TimeAwareObservation(make_gymnasium_env(task_id), flatten=True, normalize_time=True)
+    env = TimeAwareObservation(make_gymnasium_env(task_id, **other), flatten=True, normalize_time=True)
     return TransformObservation(env, lambda seen: np.append(seen[:-1], 1 - seen[-1]), env.observation_space)

@@ -152,7 +152,7 @@ def make_task(task_id: str) -> Task:
             id=task_id,
             protocol=RUSU2016,
             observation_shape=(RUSU2016.stack, *(RUSU2016.resolution or ())),
-            num_actions=_minimal_actions(rom_name(task_id)),
+            num_actions=len(action_names(task_id)),
         )
     return _gymnasium_task(task_id)
 
@@ -174,17 +174,30 @@ def rom_name(task_id: str) -> str:
     raise PotstillError(f"--task {task_id}: no such Atari game; ids look like ALE/{hint}-v5")
 
 
-def _minimal_actions(rom: str) -> int:
+@cache
+def action_names(task_id: str) -> tuple[str, ...]:
+    """What an Atari game's actions are called: NOOP, FIRE, UP, …"""
+    return tuple(action.name for action in _emulator(task_id).getMinimalActionSet())
+
+
+@cache
+def screen_size(task_id: str) -> tuple[int, int]:
+    """Height and width of an Atari game's screen, in pixels."""
+    return _emulator(task_id).getScreenDims()
+
+
+def _emulator(task_id: str) -> Any:
     import ale_py
     from ale_py import roms
 
+    rom = rom_name(task_id)
     with _quiet_ale():
         ale = ale_py.ALEInterface()
         path = roms.get_rom_path(rom)
         if path is None:
             raise PotstillError(f"ale-py has no ROM for {rom}; reinstall ale-py")
         ale.loadROM(path)
-        return len(ale.getMinimalActionSet())
+        return ale
 
 
 @contextmanager
@@ -213,7 +226,7 @@ def _quiet_mujoco(entry_point: str) -> Iterator[None]:
         mujoco.set_mju_user_warning(None)
 
 
-def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
+def make_gymnasium_env(task_id: str, **settings: Any) -> "gymnasium.Env[Any, Any]":
     """`gymnasium.make` with the arguments in the id, its many errors turned into one line; Dicts as one vector."""
     import gymnasium
     from gymnasium.wrappers import FlattenObservation
@@ -222,7 +235,7 @@ def make_gymnasium_env(task_id: str) -> "gymnasium.Env[Any, Any]":
     try:
         with warnings.catch_warnings(), _quiet_mujoco(str(gymnasium.spec(name).entry_point)):
             warnings.simplefilter("ignore")  # its advice about ids and dtypes; what matters comes as an error
-            env = gymnasium.make(name, **arguments)
+            env = gymnasium.make(name, **arguments, **settings)
         return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env
     except gymnasium.error.DependencyNotInstalled as error:
         raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error

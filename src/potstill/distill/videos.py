@@ -1,0 +1,58 @@
+"""Films of a finished run: each student beside its teacher, from the same start."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice, takewhile
+from pathlib import Path
+
+from potstill.distill.loop import Progress, num_hours
+from potstill.distill.plan import Lesson, Plan
+from potstill.errors import PotstillError
+from potstill.files import read_json, write_json
+from potstill.policy import Policy
+from potstill.teachers import load_all
+from potstill.watch import Actor, frames, pace, write
+
+SECONDS = 20
+"""Of play in a film."""
+PATIENCE = 10.0
+"""Seconds to make one: without a GPU a MuJoCo picture takes a quarter of one."""
+
+
+def film(plan: Plan, out: Path) -> Iterator[Progress]:
+    """Film every student that has none of its films yet; `result.json` says where they are.
+
+    Where there is no teacher, or a task can't be drawn here, there is none: a run doesn't fail for a film.
+
+    Args:
+        plan: of the run.
+        out: its folder, finished.
+    """
+    result = read_json(out / "result.json")
+    missing = [
+        (student, index, lesson.teacher)
+        for student in result["students"]
+        for index, lesson in enumerate(plan.lessons)
+        if lesson.teacher and "video" not in student["tasks"][index]
+    ]
+    for done, (student, index, teacher) in enumerate(missing):
+        yield Progress("film", done, len(missing), num_hours(plan.options))
+        policies = load_all(out / student["file"])
+        number = f"-{index + 1}" if len(policies) > 1 else ""
+        path = f"videos/{student['name']}{number}.mp4"
+        try:
+            _film(plan.lessons[index], teacher, student["name"], policies[index], plan.options.seed, out / path)
+        except PotstillError:
+            continue
+        student["tasks"][index]["video"] = path
+        write_json(out / "result.json", result)
+    yield Progress("film", len(missing), len(missing), num_hours(plan.options))
+
+
+def _film(lesson: Lesson, teacher: Policy, name: str, student: Policy, seed: int, path: Path) -> None:
+    named = ("teacher", teacher), (name, student)
+    actors = [Actor(f"{of}, {policy.num_parameters:,} parameters", policy, lesson.task) for of, policy in named]
+    rate, _ = pace(lesson.task)
+    pictures = islice(frames(actors, seed), round(SECONDS * rate))
+    until = time.perf_counter() + PATIENCE
+    write(takewhile(lambda _: time.perf_counter() < until, pictures), path, rate)

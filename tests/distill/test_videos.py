@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from potstill.distill import videos
+from potstill.distill.options import Options
+from potstill.distill.plan import plan
+from potstill.distill.run import run
+from potstill.errors import PotstillError
+
+SMALL = {"hours": 0.02, "envs": 20, "updates": 10, "threads": 1, "episodes": 1}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(videos, "SECONDS", 0.4)
+
+
+def finished(out: Path, *choice, **options):
+    planned = plan(Options(*choice, **{**SMALL, **options}))
+    for _ in run(planned, out, False, ["potstill"]):
+        pass
+    return planned
+
+
+def result(out: Path) -> dict:
+    return json.loads((out / "result.json").read_text())
+
+
+def test_each_student_is_filmed_once_beside_its_teacher(cartpole_file, read_film, tmp_path):
+    planned = finished(tmp_path / "run", ("mlp:8", "mlp:4"), (cartpole_file,))
+    before = result(tmp_path / "run")
+    stages = [(progress.stage, progress.done, progress.total) for progress in videos.film(planned, tmp_path / "run")]
+    assert stages == [("film", 0, 2), ("film", 1, 2), ("film", 2, 2)]
+    after = result(tmp_path / "run")
+    for student in after["students"]:
+        assert student["tasks"][0].pop("video") == f"videos/{student['name']}.mp4"
+        facts, pictures = read_film(tmp_path / "run" / "videos" / f"{student['name']}.mp4")
+        assert (facts["size"], facts["fps"], len(pictures)) == ((676, 322), 25, 10)
+    assert after == before, "nothing else has changed"
+    assert [progress.total for progress in videos.film(planned, tmp_path / "run")] == [0]
+
+
+def test_a_task_each_for_a_student_of_several(cartpole_file, tmp_path):
+    planned = finished(
+        tmp_path / "run", ("mlp:8/4",), (cartpole_file, cartpole_file), task=("CartPole-v1", "CartPole-v0")
+    )
+    for _ in videos.film(planned, tmp_path / "run"):
+        pass
+    [student] = result(tmp_path / "run")["students"]
+    assert [task["video"] for task in student["tasks"]] == ["videos/mlp_8_4-1.mp4", "videos/mlp_8_4-2.mp4"]
+    assert all((tmp_path / "run" / task["video"]).exists() for task in student["tasks"])
+
+
+def test_what_cannot_be_drawn_is_left_out(cartpole_file, tmp_path, monkeypatch):
+    def no_renderer(*_):
+        raise PotstillError("CartPole-v1 can't be drawn here")
+
+    monkeypatch.setattr(videos, "frames", no_renderer)
+    planned = finished(tmp_path / "run", ("mlp:8",), (cartpole_file,))
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    for _ in videos.film(planned, tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_it_does_not_take_longer_than_its_patience(cartpole_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "PATIENCE", 0.0)
+    planned = finished(tmp_path / "run", ("mlp:8",), (cartpole_file,))
+    for _ in videos.film(planned, tmp_path / "run"):
+        pass
+    assert "video" not in result(tmp_path / "run")["students"][0]["tasks"][0]
+    assert not (tmp_path / "run" / "videos").exists()
