@@ -29,6 +29,7 @@ from potstill.memory import Replay, Sample
 from potstill.networks import MultiHead, fold_batch_norm, num_parameters, scale, weigh_batch, with_batch_norm
 from potstill.policies import as_one, use
 from potstill.policy import Policy
+from potstill.progress import Progress as BaseProgress
 from potstill.tasks import Envs
 
 REPORT_EVERY = 50
@@ -86,12 +87,9 @@ class State:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(BaseProgress):
     """What the loop is doing. At stage "hour" an hour is complete: the moment to save."""
 
-    stage: str
-    done: int
-    total: int
     hour: int
     losses: dict[str, float] = field(default_factory=dict)
     """Mean loss of each student since the last record."""

@@ -1,21 +1,24 @@
 """The numbers of a run: everybody's scores, and `result.json`."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.distill.loop import Progress, num_hours
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan
 from potstill.evaluate import Player, Score, evaluate, geometric_mean, normalised, random_player, relative
+from potstill.evaluate.cost import examples, macs, speeds
 from potstill.evaluate.statistics import Estimate
 from potstill.networks import num_parameters
 from potstill.policies import as_one
 from potstill.policy import Policy
+from potstill.progress import Progress
 from potstill.tasks.spec import Act
+from potstill.teachers import find
 
 RANDOM_SHARE = 0.25
 """Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
@@ -50,7 +53,7 @@ def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, 
             done += len(tally.finished)
             states += tally.states
             agreed += tally.agreed
-            yield Progress("evaluate", done, total, num_hours(options))
+            yield Progress("evaluate", done, total)
         scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
         played.append(Played(scores, dict(zip(students, (agreed / max(states, 1)).tolist(), strict=True))))
     return played
@@ -104,6 +107,22 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
             }
         )
     return {"teachers": teachers, "students": records}
+
+
+def add_costs(result: dict[str, Any], plan: Plan, students: dict[str, list[Policy]], out: Path) -> Iterator[Progress]:
+    """Measure what every policy of a result costs on one thread of this machine, and write it into their records."""
+    files = [find(name) for name in plan.options.teacher] or [None] * len(plan.lessons)
+    measured: list[tuple[dict[str, Any], Policy, Path | None]] = [
+        (record, lesson.teacher.to("cpu"), path)
+        for record, lesson, path in zip(result["teachers"], plan.lessons, files, strict=True)
+        if lesson.teacher
+    ]
+    measured += [(record, students[record["name"]][0].to("cpu"), out / record["file"]) for record in result["students"]]
+    functions = {str(n): (policy.outputs, examples(policy)) for n, (_, policy, _) in enumerate(measured)}
+    found = yield from speeds(functions)
+    for n, (record, policy, path) in enumerate(measured):
+        size = path.stat().st_size if path else None
+        record["cost"] = {"macs": macs(policy), "bytes": size, **found[str(n)].record()}
 
 
 def _task_record(task_id: str, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:

@@ -17,16 +17,17 @@ from potstill.distill import checkpoint
 from potstill.distill.loop import Progress, State, distill, num_hours, play, rows_until
 from potstill.distill.plan import Plan, new_state
 from potstill.distill.recording import Recording, seal_hour
-from potstill.distill.result import results, score
+from potstill.distill.result import add_costs, results, score
 from potstill.errors import PotstillError
 from potstill.files import write_json
 from potstill.machine import machine, versions
 from potstill.policies import save
 from potstill.policy import Policy
+from potstill.progress import Progress as BaseProgress
 from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
 
 
-def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
+def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[BaseProgress]:
     """Distil, evaluate, write everything to `out`. Complete when the iterator ends.
 
     Args:
@@ -68,6 +69,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         **results(plan, students, played),
         "budget": {**budget, "seconds": seconds},
     }
+    yield from add_costs(result, plan, students, out)
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
 
-from potstill.distill.loop import Progress, num_hours
 from potstill.distill.plan import Lesson, Plan
 from potstill.errors import PotstillError
 from potstill.files import read_json, write_json
 from potstill.policy import Policy
+from potstill.progress import Progress
 from potstill.teachers import load_all
 from potstill.watch import Actor, frames, pace, write
 
@@ -36,7 +36,7 @@ def film(plan: Plan, out: Path) -> Iterator[Progress]:
         if lesson.teacher and "video" not in student["tasks"][index]
     ]
     for done, (student, index, teacher) in enumerate(missing):
-        yield Progress("film", done, len(missing), num_hours(plan.options))
+        yield Progress("film", done, len(missing))
         policies = load_all(out / student["file"])
         number = f"-{index + 1}" if len(policies) > 1 else ""
         path = f"videos/{student['name']}{number}.mp4"
@@ -46,7 +46,7 @@ def film(plan: Plan, out: Path) -> Iterator[Progress]:
             continue
         student["tasks"][index]["video"] = path
         write_json(out / "result.json", result)
-    yield Progress("film", len(missing), len(missing), num_hours(plan.options))
+    yield Progress("film", len(missing), len(missing))
 
 
 def _film(lesson: Lesson, teacher: Policy, name: str, student: Policy, seed: int, path: Path) -> None:

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from potstill.distill.loop import Progress, State, num_hours, rows_until
+from potstill.distill.loop import State, num_hours, rows_until
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, new_state, plan
-from potstill.distill.result import Played, results, score
+from potstill.distill.result import Played, add_costs, results, score
 from potstill.distill.run import go_on, learn, save_students
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, random_player, scores
@@ -27,7 +27,7 @@ from potstill.fit.options import Goal, ladder
 from potstill.fit.statement import RANDOM_SHARE, episodes_needed, p_value, statement
 from potstill.machine import machine, versions
 from potstill.policy import Policy
-from potstill.progress import Progress as Evaluating
+from potstill.progress import Progress
 from potstill.run_directory import SCHEMA, open_run
 
 FIRST_LOOK = 20
@@ -57,7 +57,7 @@ def prepare(options: Options, goal: Goal) -> Plan:
     return plan(options)
 
 
-def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> Iterator[Progress | Evaluating]:
+def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
     """Distil, drop, choose, test; write everything to `out`. Complete when the iterator ends.
 
     Args:
@@ -108,11 +108,12 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
         "fit": {**goal.record(), "rungs": rungs, **tested},
         "budget": {"teacher_steps": steps, "updates": updates, "seconds": seconds},
     }
+    yield from add_costs(result, plan, students, out)
     write_json(out / "result.json", result)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 
-def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Evaluating]:
+def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Progress]:
     """After an hour of play, but the last: drop the students that are surely far behind; remember why."""
     hour, options = state.hours, plan.options
     if hour in (0, num_hours(options)) or str(hour) in looks or len(state.students) < 2:
@@ -185,7 +186,7 @@ def _test(
     students: dict[str, list[Policy]],
     options: Options,
     threads: int,
-) -> Generator[Evaluating, None, dict[str, Any]]:
+) -> Generator[Progress, None, dict[str, Any]]:
     """Fresh episodes for the smallest students that seem good enough, the largest of them first."""
     able = [rung for rung in rungs if rung.get("needed") is not None and rung["needed"] <= goal.max_episodes]
     sequence = able[-goal.most_tested :]
@@ -248,7 +249,7 @@ def _players(lesson: Lesson, students: dict[str, Policy], episodes: int) -> dict
 
 def _play(
     players: dict[str, Player], lesson: Lesson, seed: int, threads: int
-) -> Generator[Evaluating, None, dict[str, Score]]:
+) -> Generator[Progress, None, dict[str, Score]]:
     """Everybody's returns, by name."""
     starts = lesson.starts and lesson.starts.starts
     found = yield from scores(list(players.values()), lesson.task, seed, threads, starts)

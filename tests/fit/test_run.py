@@ -1,0 +1,109 @@
+"""From a teacher to a statement: CartPole's, whose smallest students are a handful of weights."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from potstill import PotstillError, load
+from potstill.distill import loop
+from potstill.distill.options import Options
+from potstill.files import read_json
+from potstill.fit import run as fit_run
+from potstill.fit.options import ATARI, VECTORS, Goal, ladder
+from potstill.fit.run import fit, prepare
+from potstill.report import write_report
+from potstill.tasks import make_task
+
+GOAL = Goal(max_episodes=30)
+
+
+@pytest.fixture
+def options(cartpole_file, monkeypatch):
+    monkeypatch.setattr(loop, "STEPS_PER_HOUR", 6000)
+    return Options(
+        ("mlp:16", "mlp:4", "linear"), (cartpole_file,), hours=2.0, updates=300, envs=20, episodes=10, threads=1
+    )
+
+
+def finished(options, goal, out, resume=False):
+    for _ in fit(prepare(options, goal), goal, out, resume, ["potstill", "fit"]):
+        pass
+    return read_json(out / "result.json")
+
+
+def test_the_smallest_that_passes_is_chosen_on_fresh_episodes(options, tmp_path):
+    result = finished(options, GOAL, tmp_path / "run")
+    found = result["fit"]
+    assert [rung["name"] for rung in found["rungs"]] == ["mlp_16", "mlp_4", "linear"]
+    tested = [rung for rung in found["rungs"] if "tested" in rung]
+    assert tested
+    passed = [rung["name"] for rung in tested if rung["tested"]["holds"]]
+    assert found["chosen"] == passed[-1]
+    assert found["statement"].startswith(f"{found['chosen']} (")
+    assert found["seed"] != result["seed"]
+    for rung in tested:
+        assert len(rung["tested"]["score"]["returns"]) == rung["tested"]["episodes"] >= 8
+        assert rung["tested"]["at_least"] <= rung["tested"]["share"]
+    assert load(tmp_path / "run" / "students" / f"{found['chosen']}.safetensors").task == "CartPole-v1"
+    assert found["statement"] in write_report(tmp_path / "run").read_text()
+
+
+def test_no_size_qualifies_is_said_plainly(options, tmp_path):
+    poor = replace(options, hours=1.0, updates=1, learning_rate=1e-9)
+    found = finished(poor, GOAL, tmp_path / "run")["fit"]
+    assert found["chosen"] is None
+    assert found["statement"].startswith("No size qualifies: none seemed to keep at least 95%")
+    assert not any("tested" in rung for rung in found["rungs"])
+
+
+def test_losers_are_dropped_early_and_a_stopped_run_goes_on_the_same(options, tmp_path, monkeypatch):
+    def worst(student, teacher, random, due):
+        worst.calls += 1
+        return worst.calls == 2  # the second student of the first look
+
+    worst.calls = 0
+    monkeypatch.setattr(fit_run, "_surely_below", worst)
+    whole = finished(options, GOAL, tmp_path / "whole")
+    rung = whole["fit"]["rungs"][1]
+    assert rung["looks"]["1"]["dropped"] is True
+    assert "share" not in rung
+    assert [student["name"] for student in whole["students"]] == ["mlp_16", "linear"]
+
+    worst.calls = 0
+    stopped = fit(prepare(options, GOAL), GOAL, tmp_path / "stopped", False, ["potstill", "fit"])
+    for progress in stopped:
+        if progress.stage == "learn" and progress.hour == 2:
+            break
+    stopped.close()
+    again = finished(options, GOAL, tmp_path / "stopped", resume=True)
+    for run in (whole, again):
+        for student in run["students"]:
+            del student["cost"]
+    assert json.dumps(again["fit"]) == json.dumps(whole["fit"])
+    assert again["students"] == whole["students"]
+
+
+def test_the_ladder_fits_the_task():
+    assert ladder(make_task("CartPole-v1")) == VECTORS
+    assert ladder(make_task("ALE/Pong-v5")) == ATARI
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        (Goal(keep=1.0), "--keep 1.0"),
+        (Goal(confidence=0.0), "--confidence 0.0"),
+        (Goal(max_episodes=1), "--max-episodes"),
+    ],
+)
+def test_goals_that_nothing_can_show_are_refused(options, goal, message):
+    with pytest.raises(PotstillError, match=message):
+        prepare(options, goal)
+
+
+def test_one_teacher_is_needed(options, cartpole_file):
+    with pytest.raises(PotstillError, match="--teacher"):
+        prepare(replace(options, teacher=()), GOAL)
+    with pytest.raises(PotstillError, match="one --teacher"):
+        prepare(replace(options, teacher=(cartpole_file,) * 2), GOAL)
