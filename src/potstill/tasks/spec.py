@@ -87,6 +87,8 @@ class Task:
     """The lowest and the highest continuous action; None: actions are discrete."""
     keys: tuple[tuple[str, int, int], ...] = ()
     """Of a Dict of observations, which is seen as one vector: each key, from where until before where it lies."""
+    action_names: tuple[str, ...] = ()
+    """As the emulator calls them; (): they have only numbers."""
 
     def parts(self, flag: str, wanted: str) -> tuple[tuple[int, int], ...]:
         """Which parts of its vectors are meant: keys of a Dict or slices, as in `goal,observation` or `0:4,6:8`.
@@ -148,11 +150,13 @@ def make_task(task_id: str) -> Task:
         PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
     """
     if task_id.startswith("ALE/"):
+        actions = _minimal_actions(rom_name(task_id))
         return Task(
             id=task_id,
             protocol=RUSU2016,
             observation_shape=(RUSU2016.stack, *(RUSU2016.resolution or ())),
-            num_actions=_minimal_actions(rom_name(task_id)),
+            num_actions=len(actions),
+            action_names=actions,
         )
     return _gymnasium_task(task_id)
 
@@ -174,7 +178,7 @@ def rom_name(task_id: str) -> str:
     raise PotstillError(f"--task {task_id}: no such Atari game; ids look like ALE/{hint}-v5")
 
 
-def _minimal_actions(rom: str) -> int:
+def _minimal_actions(rom: str) -> tuple[str, ...]:
     import ale_py
     from ale_py import roms
 
@@ -184,7 +188,7 @@ def _minimal_actions(rom: str) -> int:
         if path is None:
             raise PotstillError(f"ale-py has no ROM for {rom}; reinstall ale-py")
         ale.loadROM(path)
-        return len(ale.getMinimalActionSet())
+        return tuple(action.name for action in ale.getMinimalActionSet())
 
 
 @contextmanager
