@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from potstill.cli.common import printable
-from potstill.cli.files import Inspect, Report
+from potstill.cli.files import Inspect, Push, Report
 from potstill.cli.learn import Demo, Distill, Record, Train
 from potstill.cli.measure import Bench, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
@@ -26,6 +26,7 @@ Command = (
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Push, tyro.conf.subcommand("push")]
 )
 
 
