@@ -25,6 +25,7 @@ class Hub(BaseHTTPRequestHandler):
     """Large files by their SHA-256, until a commit names them."""
     commits: list[list[str]]
     """The files of each."""
+    private: set[str]
 
     def do_GET(self) -> None:
         self.answer(with_body=True)
@@ -79,7 +80,8 @@ class Hub(BaseHTTPRequestHandler):
             url = f"{self.address}/me/{wanted['name']}"
             return self.reply({"error": "You already created this model repo", "url": url}, status=409)
         folder.mkdir(parents=True)
-        (self.root / "visibility").write_text(wanted.get("visibility", "public"))
+        if wanted.get("visibility") == "private":
+            self.private.add(f"me/{wanted['name']}")
         return self.reply({"url": f"{self.address}/me/{wanted['name']}"})
 
     def upload_mode(self, path: str) -> dict[str, object]:
@@ -113,7 +115,9 @@ class Hub(BaseHTTPRequestHandler):
             ).encode()
         name = f"{folder.parent.name}/{folder.name}"
         siblings = [{"rfilename": n, "size": s, "blobId": "0" * 40} for n, s in files.items()]
-        return json.dumps({"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings}).encode()
+        return json.dumps(
+            {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings, "private": name in self.private}
+        ).encode()
 
     def send(self, content: bytes, with_body: bool, headers: dict[str, str] | None = None, status: int = 200) -> None:
         self.send_response(status)
@@ -137,7 +141,7 @@ def hub_here(tmp_path: Path, hub_commits: list[list[str]]) -> Iterator[dict[str,
     """The environment of a user whose Hub is here, its repositories in tmp_path/hub."""
     repositories = tmp_path / "hub"
     repositories.mkdir()
-    here = type("HubHere", (Hub,), {"root": repositories, "uploads": {}, "commits": hub_commits})
+    here = type("HubHere", (Hub,), {"root": repositories, "uploads": {}, "commits": hub_commits, "private": set()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), here)
     thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

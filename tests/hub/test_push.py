@@ -46,6 +46,14 @@ def write_result(folder: Path, **of_student: object) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
+@pytest.fixture
+def client(hub_here: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client in this process is logged in to the Hub here."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub_here["HF_ENDPOINT"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "good")
+
+
 def potstill(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [*EXECUTABLE, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -60,14 +68,9 @@ def test_a_student_is_pushed_in_one_commit_and_loads_from_there(hub_here, hub_co
     assert address == f"{hub_here['HF_ENDPOINT']}/me/cartpole"
     assert again == "potstill evaluate hf://me/cartpole/small.safetensors"
     assert hub_commits == [["README.md", "report.html", "result.json", "small.safetensors", "videos/small.mp4"]]
-    assert (tmp_path / "hub" / "visibility").read_text() == "private"
     code = "import potstill; print(potstill.load('hf://me/cartpole/small.safetensors').task)"
     loaded = subprocess.run([sys.executable, "-c", code], env=user, capture_output=True, text=True, timeout=120)
     assert loaded.stdout == "CartPole-v1\n", loaded.stderr
-    # Pushed again, into the repository that is there now.
-    done = potstill(user, "push", run, "--student", "small", "--to", "me/cartpole")
-    assert done.returncode == 0, done.stderr
-    assert len(hub_commits) == 2
 
 
 def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
@@ -88,6 +91,17 @@ def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
         assert words in text
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client, of its own httpx
+def test_pushed_again_it_is_another_commit_and_nothing_private_becomes_public(client, hub_commits, run):
+    for private in (True, True, False):
+        push(run, "small", "me/secret", None, private, quiet=True)
+    assert len(hub_commits) == 3
+    push(run, "small", "me/open", None, private=False, quiet=True)
+    with pytest.raises(PotstillError, match="--private: me/open is there and public"):
+        push(run, "small", "me/open", None, private=True, quiet=True)
+    assert len(hub_commits) == 4
+
+
 def test_without_a_token_nothing_is_sent(hub_here, hub_commits, run):
     done = potstill(hub_here, "push", run, "--student", "small", "--to", "me/x")
     assert done.returncode == 2
@@ -97,7 +111,7 @@ def test_without_a_token_nothing_is_sent(hub_here, hub_commits, run):
 
 
 @pytest.mark.parametrize(
-    ("to", "license", "token", "client", "message"),
+    ("to", "license", "token", "settings", "message"),
     [
         ("me/x", "mit", "bad", {}, "the Hub doesn't know this token"),
         ("you/x", "mit", "good", {}, "--to you/x: this token may not write there (You don't have the rights"),
@@ -108,8 +122,8 @@ def test_without_a_token_nothing_is_sent(hub_here, hub_commits, run):
         ("me/x", "mit", "good", {"HF_HUB_OFFLINE": True}, "HF_HUB_OFFLINE is set"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(hub_here, hub_commits, run, monkeypatch, to, license, token, client, message):
-    for name, value in {"ENDPOINT": hub_here["HF_ENDPOINT"], **client}.items():
+def test_what_the_hub_refuses_is_one_line(client, hub_commits, run, monkeypatch, to, license, token, settings, message):
+    for name, value in settings.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(PotstillError) as raised:

@@ -41,7 +41,7 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
             license=license,
             library_name="potstill",
             pipeline_tag="reinforcement-learning",
-            tags=[*dict.fromkeys(str(teacher["task"]) for teacher, _ in tasks), "reinforcement-learning",
+            tags=[*dict.fromkeys(_plain(teacher["task"]) for teacher, _ in tasks), "reinforcement-learning",
                   "policy-distillation", "potstill"],
             eval_results=[each for teacher, played in tasks for each in _evaluated(teacher["task"], played)] or None,
         )  # fmt: skip

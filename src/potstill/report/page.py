@@ -134,10 +134,7 @@ def _video(run: Path, name: str | None) -> str | None:
     path = inside(run, name, ".mp4") if name else None
     if path is None or path.stat().st_size > MAX_VIDEO:
         return None
-    try:
-        return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _training(result: dict[str, Any]) -> str:

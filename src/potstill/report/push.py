@@ -1,5 +1,7 @@
 """A student onto the Hugging Face Hub, by huggingface_hub: its file, its card, what was measured; never the teacher."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +45,14 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
         disable_progress_bars()
     api = HfApi()
     content = {"README.md": card.encode(), **{name: str(path) for name, path in files.items()}}
-    try:
+    with _one_line(to, api):
         address = api.create_repo(to, private=private or None, exist_ok=True)
-        added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=of) for name, of in content.items()]
+        stays_public = private and not api.model_info(to).private
+    if stays_public:
+        raise PotstillError(f"--private: {to} is there and public; make it private in its settings, or name another")
+    added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=of) for name, of in content.items()]
+    with _one_line(to, api):
         api.create_commit(to, added, commit_message=f"{student}, distilled with Potstill")
-    except Exception as error:  # no network, no permission, the Hub's own trouble
-        raise _refusal(to, error, api) from error
     return str(address)
 
 
@@ -66,13 +70,22 @@ def _files(run: Path, student: str) -> dict[str, Path]:
     return {f"{student}.safetensors": policy, **more}
 
 
+@contextmanager
+def _one_line(to: str, api: "HfApi") -> Iterator[None]:
+    """Whatever goes wrong within: no network, no permission, the Hub's own trouble."""
+    try:
+        yield
+    except Exception as error:
+        raise _refusal(to, error, api) from error
+
+
 def _refusal(to: str, error: Exception, api: "HfApi") -> PotstillError:
     """In one line, with the mend."""
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
-    error = error.__cause__ if isinstance(error.__cause__, OSError) else error  # what stopped an upload
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    said = " ".join(str(getattr(error, "server_message", None) or error).split())[:300]
+    cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # what stopped an upload
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    said = " ".join(str(getattr(cause, "server_message", None) or cause).split())[:300]
     if status == 401:
         return PotstillError(f"push: the Hub doesn't know this token; {LOGIN}")
     if status == 403:

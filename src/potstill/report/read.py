@@ -12,6 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from potstill.errors import PotstillError
 from potstill.files import read_json
 
+FOREIGN = (
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, UndefinedError, OSError
+)  # fmt: skip
+"""What reading, drawing and writing down raise of other contents than a run's."""
+
 
 def read_result(run: Path) -> dict[str, Any]:
     """The result.json of a finished run.
@@ -42,7 +47,7 @@ def as_runs_write_it(run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, UndefinedError) as error:
+    except FOREIGN as error:
         shown = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise PotstillError(f"{run / 'result.json'} is not what a run writes ({shown})") from error
 
@@ -83,6 +88,8 @@ def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
     if estimate is None:
         return "–"
     low, high = estimate["ci95"]
+    if digits == 1 and abs(estimate["mean"]) >= 1000:
+        digits = 0
     return f"{estimate['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
