@@ -124,6 +124,32 @@ def test_cost_agreement_by_action_and_video_are_shown_where_they_are(tmp_path):
     assert "<video" not in write_report(tmp_path).read_text()
 
 
+def test_several_tasks_in_one_student_and_tasks_without_a_score(tmp_path):
+    made = full()
+    unscored = {"task": "U-v0", "score": None, "relative": None, "normalised": None, "random": None, "agreement": None}
+    made["teachers"].append({**made["teachers"][0], "name": "large", "task": "U-v0", "parameters": 1000})
+    for student in made["students"]:
+        student["tasks"].append({**student["tasks"][0], "task": "U-v0"})
+    (tmp_path / "result.json").write_text(json.dumps(made))
+    _, parsed = parse(write_report(tmp_path))
+    for text in (
+        "big, large distilled",
+        "One network for 2 tasks",
+        "5 % of their parameters",
+        '.safetensors", "T-v0")',
+    ):
+        assert text in parsed.text
+    assert [tag for tag, _ in parsed.tags].count("svg") == 2 * len(TITLES)
+    made = full()
+    made["teachers"][0] |= {"score": None, "random": None, "parameters": 0, "cost": None}
+    for student in made["students"]:
+        student["tasks"] = [unscored]
+    (tmp_path / "result.json").write_text(json.dumps({**made, "random": None}))
+    html, parsed = parse(write_report(tmp_path))
+    assert "not scored: learnt from recorded play" in parsed.text
+    assert "<svg" not in html
+
+
 @pytest.mark.parametrize("name", ["../secret.mp4", "/etc/passwd", "link.mp4", "result.json", 7])
 def test_a_video_elsewhere_is_refused(tmp_path, name):
     run = tmp_path / "run"
@@ -165,7 +191,7 @@ def test_whatever_a_result_holds_instead_is_one_line_or_shown(tmp_path, monkeypa
     """Values of a result in turn become something else, as a stranger's file might have it."""
     monkeypatch.setattr("potstill.report.plots._svg", lambda figure: Markup(escape(figure.axes[0].get_title())))
     made, rng = full(), random.Random(0)
-    for path in rng.sample(list(paths(made)), 60):
+    for path in rng.sample(list(paths(made)), 30):
         changed = json.loads(json.dumps(made))
         *before, last = path
         parent = changed
