@@ -144,6 +144,7 @@ def test_several_tasks_in_one_student_and_tasks_without_a_score(tmp_path):
     made["teachers"][0] |= {"score": None, "random": None, "parameters": 0, "cost": None}
     for student in made["students"]:
         student["tasks"] = [unscored]
+        student["cost"] |= {"macs": None, "bytes": None}
     (tmp_path / "result.json").write_text(json.dumps({**made, "random": None}))
     html, parsed = parse(write_report(tmp_path))
     assert "not scored: learnt from recorded play" in parsed.text

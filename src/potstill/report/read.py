@@ -100,12 +100,14 @@ def _percent(share: dict[str, Any] | None) -> str:
     return f"{100 * share['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _short(number: float) -> str:
-    """9,200,000 → 9.2 M; with a space at its end where no letter follows, so that a unit may."""
-    for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= unit:
-            return f"{number / unit:.3g} {letter}"
-    return f"{number:.3g} "
+def _short(number: float | None, unit: str = "") -> str:
+    """9,200,000 → 9.2 M."""
+    if not number:
+        return "–"
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {letter}{unit}"
+    return f"{number:.3g} {unit}".rstrip()
 
 
 def _thousands(number: float | None) -> str:
