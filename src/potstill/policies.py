@@ -36,10 +36,20 @@ def save(policies: Sequence[Policy], path: Path) -> None:
     if len(policies) == 1:
         policies[0].save(path)
         return
+    artifact.write(path, describe(policies), dict(as_one(policies).state_dict()))
+
+
+def describe(policies: Sequence[Policy]) -> dict[str, Any]:
+    """What a file says of policies that share a trunk, as JSON; of a single one, what `Policy.describe` does.
+
+    Raises:
+        PotstillError: their networks are of a kind that only other files hold.
+    """
     descriptions = [policy.describe() for policy in policies]
+    if len(policies) == 1:
+        return descriptions[0]
     heads = [{key: value for key, value in each.items() if key in OF_A_HEAD} for each in descriptions]
-    shared = {key: value for key, value in descriptions[0].items() if key not in OF_A_HEAD}
-    artifact.write(path, {**shared, "heads": heads}, dict(as_one(policies).state_dict()))
+    return {**{key: value for key, value in descriptions[0].items() if key not in OF_A_HEAD}, "heads": heads}
 
 
 def load(path: Path, metadata: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Policy]:
@@ -56,13 +66,25 @@ def load(path: Path, metadata: dict[str, str], shapes: dict[str, tuple[int, ...]
     description = artifact.read_description(path, metadata)
     if "heads" not in description:
         return [Policy.from_file(path)]
-    try:
-        policies = [Policy.skeleton({**description, **head}) for head in _read_heads(description["heads"])]
-        network = as_one(policies)
-    except (KeyError, TypeError, ValueError, PotstillError) as error:
-        raise PotstillError(f"{path}: its header does not describe policies ({error})") from error
+    policies = skeletons(description, path)
+    network = as_one(policies)
     artifact.fill(network, path, shapes, policies[0].spec)
     use(policies, network)
+    return policies
+
+
+def skeletons(description: dict[str, Any], path: Path) -> list[Policy]:
+    """The policies that `describe` described, without memory for their weights: a file can ask for any size.
+
+    Raises:
+        PotstillError: it describes none.
+    """
+    try:
+        heads = _read_heads(description["heads"]) if "heads" in description else [{}]
+        policies = [Policy.skeleton({**description, **head}) for head in heads]
+        as_one(policies)
+    except (KeyError, TypeError, ValueError, PotstillError) as error:
+        raise PotstillError(f"{path}: its header does not describe policies ({error})") from error
     return policies
 
 

@@ -119,10 +119,15 @@ WRONG = [
     (["inspect", "nowhere.safetensors"], "cannot read nowhere.safetensors"),
     (["inspect", "zoo:pnog"], "there are zoo:pong"),
     (["inspect", "hf://nobody"], "the Hub's names look like hf://owner/repository"),
-    (["inspect", "text.onnx"], "doesn't say what it plays: add --task"),
-    (["inspect", "text.onnx", "--task", "CartPole-v1"], "text.onnx can't be played as an ONNX file"),
+    (["inspect", "text.onnx"], "text.onnx can't be played as an ONNX file"),
     (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),
     (["evaluate", "cartpole.safetensors", "--sees", "0:2"], "sees (4,), the chosen parts are 2 numbers"),
+    # export
+    (["export", "cartpole.safetensors", "--out", "a.zip"], "--out a.zip: name a file that ends in .onnx"),
+    (["export", "cartpole.safetensors", "--to", "sb3", "--int8", "--out", "a.zip"], "--int8 is for --to onnx"),
+    (["export", "nowhere.zip", "--out", "a.onnx"], "cannot read nowhere.zip"),
+    (["export", "cartpole.safetensors", "--task", "ALE/Pong-v5", "--out", "a.onnx"], "sees observations of shape (4,)"),
+    (["export", "cartpole.safetensors", "--tolerance", "0", "--out", "a.onnx"], "--tolerance 0.0: must be above 0"),
     # parts of observations, arguments of tasks
     ([*DISTILL, "--teacher-sees", "goal"], "--teacher-sees goal: CartPole-v1 shows 4 numbers"),
     ([*DISTILL, "--student-sees", "9:"], "--student-sees 9:: CartPole-v1 shows 4 numbers"),
@@ -241,3 +246,23 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, request):
     assert not (workplace / "out" / "result.json").exists()
     assert potstill(*arguments, "--resume", cwd=workplace).returncode == 0
     assert (workplace / "out" / "result.json").exists()
+
+
+def test_an_export_is_written_and_evaluated(cartpole_file, tmp_path):
+    done = potstill("export", cartpole_file, "--out", "a.onnx", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tasks"][0]["same_actions"] == 1.0
+    played = potstill("evaluate", "a.onnx", "--episodes", "2", "--json", cwd=tmp_path)
+    assert json.loads(played.stdout)["policies"][0]["score"]["mean"] == 500.0
+
+
+def test_costs_are_measured_in_both_runtimes(cartpole_file, tmp_path):
+    done = potstill("cost", cartpole_file, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [costs] = json.loads(done.stdout)["policies"].values()
+    assert [cost["runtime"] for cost in costs] == ["pytorch", "onnxruntime"]
+    assert {(cost["parameters"], cost["macs"], cost["bytes"]) for cost in costs} == {
+        (16, 4 * 2 + 2 * 2, cartpole_file.stat().st_size)
+    }
+    table = potstill("cost", cartpole_file, cwd=tmp_path)
+    assert "1.0×" in table.stdout

@@ -5,14 +5,15 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from potstill.cli.common import printable
+from potstill.cli.common import Flat, printable
 from potstill.errors import PotstillError
+from potstill.export.options import Options as ExportOptions
 
 OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log standard deviations"}
 
@@ -82,6 +83,50 @@ class Report:
         if not self.runs:
             raise PotstillError("report: name at least one of RUNS, a run directory")
         print(write_report(*self.runs, out=self.out))
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a policy in another format, once it is shown to say the same on 10,000 states of its own play.
+
+    onnx: takes uint8 frames (or float32 vectors), any number at a time; gives logits or Q-values, and the best actions.
+    sb3: a zip that Stable-Baselines3 loads, plays and scores.
+
+    potstill export runs/demo/students/net3.safetensors --out net3.onnx
+    potstill export runs/demo/students/net3.safetensors --int8 --verify --out net3-int8.onnx
+    potstill export runs/demo/students/net3.safetensors --to sb3 --out net3.zip
+    """
+
+    policy: Annotated[Path, tyro.conf.Positional]
+    """A student, or a teacher whose network is known: anything but ONNX files and programs."""
+    out: Path
+    """The file; one that is there is replaced."""
+    options: Flat[ExportOptions] = field(default_factory=ExportOptions)
+    task: str | None = None
+    """What it plays; default: what the file says. Of a multi-task student, only this task."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_export, show_progress
+        from potstill.distill.plan import id_of_task
+        from potstill.export.run import export
+        from potstill.machine import versions
+        from potstill.policies import of_task
+        from potstill.teachers import load_all
+
+        suffix = {"onnx": ".onnx", "sb3": ".zip"}[self.options.to]
+        if self.out.suffix != suffix:
+            raise PotstillError(f"--out {self.out}: name a file that ends in {suffix}")
+        policies = load_all(self.policy, self.task)
+        if self.task is not None:
+            policies = [of_task(policies, self.task, self.policy)]
+        policies = [replace(policy, task=id_of_task(policy, self.task, self.policy)) for policy in policies]
+        record = show_progress(export(policies, self.out, self.options))
+        if self.json:
+            print(json.dumps({"schema": 1, "command": command, "versions": versions(), **record}))
+        else:
+            show_export(record)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Annotated, Protocol
 import tyro
 
 from potstill.cli.common import printable
-from potstill.cli.files import Inspect, Push, Report
+from potstill.cli.files import Export, Inspect, Push, Report
 from potstill.cli.learn import Demo, Distill, Record, Train
-from potstill.cli.measure import Bench, Evaluate, Reproduce, Starts
+from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
@@ -21,9 +21,11 @@ Command = (
     | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Starts, tyro.conf.subcommand("starts")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Push, tyro.conf.subcommand("push")]

@@ -246,3 +246,37 @@ class Bench:
             print(json.dumps({**run, **{stage: figures.record() for stage, figures in measured.items()}}))
         else:
             show_bench(measured)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Say what policies cost: parameters, multiplications, bytes, latency and throughput on one thread.
+
+    Each is measured in PyTorch and, if `potstill[onnx]` is installed, in onnxruntime; all of them in turns. The
+    teacher first, the others are compared with it:
+
+    potstill cost zoo:pong runs/demo/students/net3.safetensors net3-int8.onnx
+    """
+
+    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Policies, as for `potstill evaluate`."""
+    task: str | None = None
+    """What they play, where files don't say it."""
+    trust: bool = False
+    """The files may be programs (TorchScript, torch.export), and are run: only for files of people you trust."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.cli.show import show_costs, show_progress
+        from potstill.cost import costs
+        from potstill.machine import machine, versions
+
+        if not self.policy:
+            raise PotstillError("cost: name at least one POLICY file")
+        measured = show_progress(costs(self.policy, self.task, self.trust))
+        if self.json:
+            run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(1)}
+            print(json.dumps({**run, "policies": measured}))
+        else:
+            show_costs(measured)

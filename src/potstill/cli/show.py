@@ -1,9 +1,9 @@
 """Progress on stderr, where it is a terminal; results on stdout."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,7 +25,11 @@ STAGES = {
     "play": "playing (steps)",
     "learn": "learning (updates)",
     "evaluate": "evaluating (episodes)",
+    "observe": "observing (states)",
+    "compare": "comparing (tasks)",
+    "measure": "measuring (rounds)",
 }
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -39,11 +43,15 @@ class Progress(Protocol):
     def total(self) -> int: ...
 
 
-def show_progress(progress: Iterable[Progress]) -> None:
-    """Drive a run to its end; a bar with an ETA for each of its stages."""
+def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -> T:
+    """Drive a run to its end and return what it does; a bar with an ETA for each of its stages."""
     with _bars() as bars:
         rows: dict[str, Any] = {}
-        for now in progress:
+        while True:
+            try:
+                now = next(progress)
+            except StopIteration as end:
+                return end.value
             if now.stage not in STAGES:
                 continue
             if now.stage not in rows:
@@ -206,6 +214,34 @@ def show_training(out: Path, page: Path) -> None:
         spread = ", ".join(f"{name} {value:.2f}" for name, value in result["spread"].items())
         console.print(f"spread of the curves' second halves (standard deviation): {spread}")
     console.print(f"best      {out / best['file']}\nreport    {page}", soft_wrap=True)
+
+
+def show_export(record: dict[str, Any]) -> None:
+    """What an export was compared with, and where it is."""
+    for task in record["tasks"]:
+        print(
+            f"{task['task']}: on {task['observations']:,} states of play {task['same_actions']:.2%} of the best actions"
+            f" are the same, outputs differ by {task['difference']:.1e} of the largest at most"
+        )
+        if "export" in task:
+            scores = (f"{name} {_interval(task[name], 2)}" for name in ("policy", "export", "difference"))
+            print(f"{task['task']}: {', '.join(scores)}, {task['export']['episodes']} episodes each")
+    print(f"{record['file']}  {record['bytes']:,} bytes")
+
+
+def show_costs(costs: dict[str, list[dict[str, Any]]]) -> None:
+    """What policies cost, the first one's latency the measure."""
+    table = Table(title="one thread; latency of one observation, throughput 256 at a time")
+    for heading in ("policy", "runtime", "parameters", "MACs", "bytes", "p50 ms", "p99 ms", "faster", "observations/s"):
+        table.add_column(heading, justify="left" if heading in ("policy", "runtime") else "right", overflow="fold")
+    first = next(iter(costs.values()))[0]["latency_ms"]["p50"]
+    for name, of in costs.items():
+        for cost in of:
+            p50, p99 = (cost["latency_ms"][key] for key in ("p50", "p99"))
+            counts = (f"{cost[key]:,}" if cost[key] else "–" for key in ("parameters", "macs", "bytes"))
+            speed = (f"{p50:.3f}", f"{p99:.3f}", f"{first / p50:.1f}×", f"{cost['throughput']:,.0f}")
+            table.add_row(name, cost["runtime"], *counts, *speed)
+    Console(width=None if Console().is_terminal else 120, highlight=False).print(table)
 
 
 def _bars() -> Bars:

@@ -3,12 +3,13 @@
 from potstill.evaluate.parallel import Tally, evaluate
 from potstill.evaluate.play import Player, play_episodes, play_threads, random_player
 from potstill.evaluate.starts import record_starts
-from potstill.evaluate.statistics import Score, geometric_mean, normalised, relative
+from potstill.evaluate.statistics import Score, difference, geometric_mean, normalised, relative
 
 __all__ = [
     "Player",
     "Score",
     "Tally",
+    "difference",
     "evaluate",
     "geometric_mean",
     "normalised",

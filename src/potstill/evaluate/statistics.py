@@ -46,6 +46,11 @@ def relative(student: Score, teacher: Score) -> Estimate | None:
     return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
 
 
+def difference(one: Score, other: Score) -> Estimate:
+    """one − other."""
+    return _bootstrap([one, other], lambda a, b, axis=-1: a.mean(axis) - b.mean(axis))
+
+
 def geometric_mean(pairs: Sequence[tuple[Score, Score]]) -> Estimate | None:
     """The geometric mean over games of student / teacher, as Rusu et al. 2016 average; None where a score isn't
     surely positive: it would say nothing."""

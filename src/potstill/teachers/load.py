@@ -50,7 +50,7 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
     except OSError as error:
         raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix == ".onnx":
-        return [onnx.load(path, task)]
+        return onnx.load(path, task)
     if start.startswith(b"PK"):
         return [_load_zip(path, task, trust)]
     if start.startswith(OLD_TORCH):

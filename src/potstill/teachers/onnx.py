@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from potstill import artifact
 from potstill.errors import PotstillError
+from potstill.networks import Foreign
+from potstill.policies import skeletons
 from potstill.policy import Policy
 from potstill.tasks import make_task
 from potstill.teachers import onnx_trial
 from potstill.teachers.outputs import choose_output
-from potstill.teachers.task_name import task_of
+from potstill.teachers.task_name import task_in_name
 from potstill.teachers.tensors import MAX_WEIGHTS
 
 TIMEOUT = 180
@@ -36,11 +39,12 @@ class Session(nn.Module):
         return torch.as_tensor(said)
 
 
-def load(path: Path, task_id: str | None) -> Policy:
-    """The policy of an ONNX file: one input, the observations as the task shows them (frames from 0 to 255).
+def load(path: Path, task_id: str | None) -> list[Policy]:
+    """The policies of an ONNX file: one input, the observations as the task shows them (frames from 0 to 255).
 
-    Its output is the one named like logits, Q-values, means or actions, else the first: see `Policy.from_callable` for
-    what it may be. Weights may lie in a file beside it. A dimension of observations that it leaves open is the task's.
+    What `potstill export` wrote says itself what its outputs are. Another's policy plays by the output named like
+    logits, Q-values, means or actions, else the first: see `Policy.from_callable` for what it may be. Weights may lie
+    in a file beside it. A dimension of observations that it leaves open is the task's.
 
     Raises:
         PotstillError: onnxruntime is missing, or refuses the file; it needs too much memory or time; or it is no policy
@@ -52,23 +56,49 @@ def load(path: Path, task_id: str | None) -> Policy:
     if path.stat().st_size > MAX_WEIGHTS:
         raise PotstillError(f"{path} has over {MAX_WEIGHTS} bytes and is not read")
     provenance: dict[str, object] = {"format": "onnx"}
-    task = make_task(task_of(path, task_id, provenance))
-    found = _try_out(path, task.observation_shape)
+    named = task_id or task_in_name(path, provenance)
+    task = make_task(named) if named else None
+    found = _try_out(path, task and task.observation_shape)
+    if found["described"]:
+        return _described(path, found)
+    if task is None:
+        raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
     output, outputs_are = choose_output(found["outputs"], task)
-    import onnxruntime
-
-    session = onnx_trial.make_session(onnxruntime, str(path))
-    network = Session(session, found["input"], found["dtype"], output)
+    network = _session(path, found, output)
     task = replace(task, observation_shape=tuple(found["shape"]))  # it may see a part of what the task shows
     try:
         policy = Policy.from_callable(network, task, outputs_are, kind="onnx", num_parameters=found["parameters"])
     except PotstillError as error:
         raise PotstillError(f"{path}: {error}") from error
     policy.provenance |= provenance | {"output": f"{output}, taken for {outputs_are}"}
-    return policy
+    return [policy]
 
 
-def _try_out(path: Path, shape: tuple[int, ...]) -> dict[str, Any]:
+def _described(path: Path, found: dict[str, Any]) -> list[Policy]:
+    """The policies that `potstill export` described in a file."""
+    description = artifact.read_description(path, {artifact.KEY: found["described"]})
+    policies = skeletons(description, path)
+    graph = description["graph"] if isinstance(description.get("graph"), dict) else {}
+    outputs = graph["outputs"] if isinstance(graph.get("outputs"), list) else []
+    if len(outputs) != len(policies) or not all(name in found["outputs"] for name in outputs):
+        raise PotstillError(f"{path}: its description and its outputs don't fit together")
+    for policy, output in zip(policies, outputs, strict=True):
+        if (tuple(found["shape"]), found["dtype"]) != (policy.observation_shape, policy.observation_dtype):
+            raise PotstillError(f"{path} takes {found['dtype']} {found['shape']}, its description says something else")
+        kind = "onnx, int8" if graph.get("int8") is True else "onnx"
+        parameters = policy.num_parameters
+        policy.network = Foreign(_session(path, found, output), policy.network.num_outputs, None, parameters)
+        policy.spec, policy.provenance = kind, {**policy.provenance, "format": kind, "network": str(policy.spec)}
+    return policies
+
+
+def _session(path: Path, found: dict[str, Any], output: str) -> Session:
+    import onnxruntime
+
+    return Session(onnx_trial.make_session(onnxruntime, str(path)), found["input"], found["dtype"], output)
+
+
+def _try_out(path: Path, shape: tuple[int, ...] | None) -> dict[str, Any]:
     # -P: a script's folder, where this module is called onnx, is not searched for the library.
     command = [sys.executable, "-P", onnx_trial.__file__, str(path), json.dumps(shape)]
     try:

@@ -17,6 +17,8 @@ FLOATS = (1, 10, 11, 16)
 """ONNX's numbers for float32, float16, float64 and bfloat16."""
 BATCH = 2
 """Observations given, where a file doesn't fix how many."""
+MAX_DESCRIPTION = 2**20
+"""Characters of what `potstill export` says of a file in it."""
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
 
 
@@ -39,8 +41,9 @@ def main() -> None:
     if len(inputs) != 1:
         sys.exit(f"it has {len(inputs)} inputs ({', '.join(i.name for i in inputs)[:200]}), not observations alone")
     name, (batch, *seen) = inputs[0].name, inputs[0].shape or [None]
-    # A dimension that it leaves open is the task's.
-    seen = [side if isinstance(side, int) else expected for side, expected in zip(seen, shape, strict=False)]
+    # A dimension that it leaves open is the task's, where that is known.
+    others = shape or [0] * len(seen)
+    seen = [side if isinstance(side, int) else int(other) for side, other in zip(seen, others, strict=False)]
     if not seen or not all(0 < side <= 4096 for side in seen):
         sys.exit(f"its input {name[:60]} of shape {str(inputs[0].shape)[:100]} is no batch of observations")
     if inputs[0].type not in DTYPES:
@@ -51,11 +54,13 @@ def main() -> None:
     if not outputs:
         sys.exit("it has no outputs")
     session.run(outputs, {name: observations})
+    described = next((entry.value for entry in model.metadata_props if entry.key == "potstill"), None)
     found = {"input": name, "dtype": dtype, "shape": seen, "outputs": outputs, "parameters": parameters}
+    found["described"] = described and described[:MAX_DESCRIPTION]
     sys.stdout.write(json.dumps(found))
 
 
-def make_session(onnxruntime: Any, path: str) -> Any:
+def make_session(onnxruntime: Any, path: str | bytes) -> Any:
     """A session on one thread that doesn't spin, for threads that share the work between them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

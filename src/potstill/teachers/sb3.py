@@ -44,7 +44,9 @@ GAUSSIAN_HEAD = "gaussian"
 """Our name for the layer that is made for continuous actions."""
 NO_SPREAD = 0.1
 """The standard deviation of policies without one, before they are squashed: TD3's exploration noise."""
-EXTRACTORS = {"NatureCNN", "FlattenExtractor", "CombinedExtractor"}
+EXTRACTORS = {"NatureCNN", "FlattenExtractor", "CombinedExtractor", "PotstillCNN"}
+SIZES = {"features_dim", "convs"}
+"""Of their arguments those that show in the tensors' shapes."""
 ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
 
 
@@ -287,7 +289,11 @@ def _check_kwargs(path: Path, kwargs: Any, layout: _Layout) -> Activation:
             continue
         if name in ("share_features_extractor", "normalize_images") and value is True:
             continue
-        if name == "features_extractor_kwargs" and isinstance(value, dict) and value.keys() <= {"features_dim"}:
+        if (
+            name == "features_extractor_kwargs"
+            and isinstance(value, dict)
+            and value.keys() <= {"features_dim", "convs"}
+        ):
             continue
         if name in ("share_features_extractor", "use_expln") and value is False:
             continue

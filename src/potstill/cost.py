@@ -1,0 +1,67 @@
+"""What policies' files cost, in PyTorch and in onnxruntime, measured in turns."""
+
+from collections.abc import Callable, Generator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.evaluate.cost import Speed, examples, macs, speeds
+from potstill.export.onnx import INPUT, output_names, to_onnx
+from potstill.networks import Foreign, num_parameters
+from potstill.policies import as_one
+from potstill.policy import Policy
+from potstill.progress import Progress
+from potstill.teachers import find, load_all
+from potstill.teachers.onnx import Session
+from potstill.teachers.onnx_trial import make_session
+
+Function = Callable[[np.ndarray], Any]
+
+
+def costs(
+    names: Sequence[Path], task: str | None, trust: bool
+) -> Generator[Progress, None, dict[str, list[dict[str, Any]]]]:
+    """Measure policy files; returns, by file and then by runtime, numbers as JSON.
+
+    A file of several tasks is one network: parameters are all of its, the rest is its first task's.
+
+    Raises:
+        PotstillError: a file can't be loaded.
+    """
+    facts: dict[str, dict[str, Any]] = {}
+    functions: dict[str, tuple[Function, np.ndarray]] = {}
+    rows: list[tuple[str, str]] = []
+    for name in dict.fromkeys(map(str, names)):
+        path = find(Path(name))
+        policies = load_all(path, task, trust)
+        policy = policies[0]
+        parameters = num_parameters(as_one(policies)) if len(policies) > 1 and policy.is_ours else policy.num_parameters
+        facts[name] = {"parameters": parameters, "macs": macs(policy), "bytes": path.stat().st_size}
+        for runtime, function in _runtimes(policy).items():
+            functions[f"{name} {runtime}"] = function, examples(policy)
+            rows.append((name, runtime))
+    measured: dict[str, Speed] = yield from speeds(functions)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in facts}
+    for name, runtime in rows:
+        found[name].append({"runtime": runtime, **facts[name], **measured[f"{name} {runtime}"].record()})
+    return found
+
+
+def _runtimes(policy: Policy) -> dict[str, Function]:
+    """How a policy can be computed."""
+    if isinstance(policy.network, Foreign) and isinstance(policy.network.function, Session):
+        session = policy.network.function
+        return {"onnxruntime": _runs(session.session, session.output, session.input_name, session.dtype)}
+    runtimes: dict[str, Function] = {"pytorch": policy.outputs}
+    if policy.is_ours and all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
+        import onnxruntime
+
+        session = make_session(onnxruntime, to_onnx([policy]).SerializeToString())
+        runtimes["onnxruntime"] = _runs(session, output_names([policy])[0], INPUT, policy.observation_dtype)
+    return runtimes
+
+
+def _runs(session: Any, output: str, name: str, dtype: str) -> Function:
+    return lambda observations: session.run([output], {name: observations.astype(dtype, copy=False)})

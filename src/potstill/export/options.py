@@ -1,0 +1,45 @@
+"""What an export is to be, and how near to its policy."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from potstill.errors import PotstillError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to export."""
+
+    to: Literal["onnx", "sb3"] = "onnx"
+    """onnx: a graph that onnxruntime plays anywhere, `potstill evaluate` too. sb3: a zip for Stable-Baselines3."""
+    int8: bool = False
+    """In eight bits, by the ranges met in play: a quarter of the bytes (onnx)."""
+    verify: bool = False
+    """Also play both by protocol, the same number of episodes, and refuse an export that scores surely less."""
+    episodes: int = 100
+    """Of each, with --verify."""
+    tolerance: float = 1e-4
+    """How far outputs may differ, as a share of the largest one; not asked of int8."""
+    min_agreement: float = 0.95
+    """The share of best actions that int8 must keep; of others' all must be the same."""
+    seed: int = 0
+    """Of the play it is compared on."""
+    threads: int = 0
+    """Threads for emulators and arithmetic; 0: one a core."""
+
+    def check(self) -> None:
+        """Refuse values that can't work.
+
+        Raises:
+            PotstillError: naming the flag.
+        """
+        if self.int8 and self.to != "onnx":
+            raise PotstillError(f"--int8 is for --to onnx, not {self.to}")
+        if self.episodes < 2:
+            raise PotstillError(f"--episodes {self.episodes}: must be at least 2")
+        if not 0 < self.tolerance < 1:
+            raise PotstillError(f"--tolerance {self.tolerance}: must be above 0 and below 1")
+        if not 0 <= self.min_agreement <= 1:
+            raise PotstillError(f"--min-agreement {self.min_agreement}: must be from 0 to 1")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")

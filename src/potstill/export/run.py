@@ -1,0 +1,156 @@
+"""An export from start to end: made, compared with its policy, played if asked for, and only then written."""
+
+import os
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.actions import SAME
+from potstill.errors import PotstillError
+from potstill.evaluate import Player, Score, difference, evaluate
+from potstill.export import check, sb3
+from potstill.export.onnx import INPUT, actions_name, output_names, to_int8, to_onnx
+from potstill.export.options import Options
+from potstill.files import atomic_write
+from potstill.policy import Policy
+from potstill.progress import Progress
+from potstill.tasks import Task, make_task
+from potstill.teachers import load_all
+
+CALIBRATION = 1024
+"""Observations that int8's ranges are taken from; others than those it is compared on."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A policy's export for one task."""
+
+    task: Task
+    policy: Policy
+    export: check.Export
+    player: Policy
+    """The export as a policy that plays."""
+
+
+def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator[Progress, None, dict[str, Any]]:
+    """Export policies that share a trunk, or a single one, to a file.
+
+    Args:
+        policies: with their tasks; of this package's networks.
+        out: the file; replaced atomically once everything holds.
+        options: the rest.
+
+    Returns:
+        What was compared and played, as JSON.
+
+    Raises:
+        PotstillError: there is no such export of these policies, it isn't near enough to them, it plays worse, or the
+            file can't be written.
+    """
+    options.check()
+    threads = options.threads or os.cpu_count() or 1
+    if options.to == "sb3" and len(policies) > 1:
+        raise PotstillError("--to sb3 holds one task: name it with --task")
+    tasks = [make_task(str(policy.task)).under(time_feature=policy.time_feature) for policy in policies]
+    seen = yield from _observe(policies, tasks, options.seed, check.OBSERVATIONS, threads)
+    before: list[np.ndarray] = []
+    if options.int8:
+        before = yield from _observe(policies, tasks, options.seed + 1, CALIBRATION, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / f"draft.{'onnx' if options.to == 'onnx' else 'zip'}"
+        made = _make(policies, tasks, draft, options, before, seen)
+        record: dict[str, Any] = {"file": str(out), "to": options.to, "int8": options.int8, "tasks": []}
+        for number, (each, observations) in enumerate(zip(made, seen, strict=True), 1):
+            tolerance = options.tolerance
+            if options.int8:
+                tolerance = 0.0 if each.policy.actions is None else SAME
+            found = check.agreement(each.policy, each.export, observations, tolerance)
+            min_same = options.min_agreement if options.int8 else 1.0
+            check.refuse(str(out), found, None if options.int8 else tolerance, min_same)
+            yield Progress("compare", number, len(made))
+            record["tasks"].append({"task": each.task.id, **found.record()})
+        if options.verify:
+            for each, task_record in zip(made, record["tasks"], strict=True):
+                task_record |= yield from _verify(each, out, options, threads)
+        content = draft.read_bytes()
+    with atomic_write(out) as file:
+        file.write(content)
+    return {**record, "bytes": len(content)}
+
+
+def _observe(
+    policies: Sequence[Policy], tasks: list[Task], seed: int, count: int, threads: int
+) -> Generator[Progress, None, list[np.ndarray]]:
+    """What each policy meets in play of its task."""
+    seen: list[np.ndarray] = []
+    for policy, task in zip(policies, tasks, strict=True):
+        seen.append((yield from check.observe(policy, task, count, seed, threads)))
+    return seen
+
+
+def _make(
+    policies: Sequence[Policy],
+    tasks: list[Task],
+    draft: Path,
+    options: Options,
+    calibration: list[np.ndarray],
+    observations: list[np.ndarray],
+) -> list[Made]:
+    """Write the draft, and read it again by its own library."""
+    if options.to == "sb3":
+        import stable_baselines3
+
+        [policy], [task] = policies, tasks
+        model = sb3.to_sb3(policy, task, observations[0])
+        draft.write_bytes(sb3.to_bytes(model))
+        again = getattr(stable_baselines3, type(model).__name__).load(draft, device="cpu")
+        made = check.Export(
+            lambda seen: sb3.outputs_of(again, policy, seen).numpy(), lambda seen: sb3.best_actions(again, seen)
+        )
+        return [Made(task, policy, made, Policy.from_callable(made.actions, task, kind="sb3"))]
+    graph = to_onnx(policies)
+    if options.int8:
+        graph = to_int8(graph, np.concatenate(calibration))
+    draft.write_bytes(graph.SerializeToString())
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
+
+    def said(name: str) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda seen: np.asarray(session.run([name], {INPUT: seen})[0])
+
+    return [
+        Made(task, policy, check.Export(said(name), said(actions_name(name))), player)
+        for task, policy, player, name in zip(tasks, policies, load_all(draft), output_names(policies), strict=True)
+    ]
+
+
+def _verify(made: Made, out: Path, options: Options, threads: int) -> Generator[Progress, None, dict[str, Any]]:
+    """Play the policy and its export by protocol.
+
+    Raises:
+        PotstillError: the export scores surely less.
+    """
+    epsilon, act = made.task.protocol.epsilon, made.task.protocol.act
+    scores: list[Score] = []
+    for policy in (made.policy, made.player):
+        returns = [0.0] * options.episodes
+        done = 0
+        for tally in evaluate([Player(policy, act, epsilon, options.episodes)], made.task, options.seed, threads):
+            for _, episode, score in tally.finished:
+                returns[episode] = score
+            done += len(tally.finished)
+            yield Progress("evaluate", done + len(scores) * options.episodes, 2 * options.episodes)
+        scores.append(Score(tuple(returns)))
+    policy, exported = scores
+    between = difference(exported, policy)
+    if between.ci95[1] < 0:
+        raise PotstillError(
+            f"{out}: it scores {exported.mean:.2f}, the policy {policy.mean:.2f} ({options.episodes} episodes each):"
+            " nothing is written"
+        )
+    return {"policy": policy.record(), "export": exported.record(), "difference": between.record()}

@@ -1,0 +1,57 @@
+"""Arithmetic by hand; seconds that are measured, not guessed."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from potstill import Policy
+from potstill.evaluate.cost import examples, macs, speeds
+from potstill.networks import NetworkSpec
+
+FRAMES = (4, 84, 84)
+
+
+def policy_of(spec, shape, num_actions, outputs_are="logits", **rest):
+    dtype = "uint8" if len(shape) == 3 else "float32"
+    return Policy.new(NetworkSpec.parse(spec), outputs_are, shape, dtype, num_actions, **rest)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "expected"),
+    [
+        ("mlp:16-8", (4,), 4 * 16 + 16 * 8 + 8 * 2),
+        ("linear", (4,), 4 * 2),
+        # channels out × places × channels in × kernel, then the layers
+        ("net3", FRAMES, 16 * 400 * 4 * 64 + 16 * 81 * 16 * 16 + 16 * 49 * 16 * 9 + 784 * 64 + 64 * 2),
+    ],
+)
+def test_multiplications_are_those_of_the_layers(spec, shape, expected):
+    assert macs(policy_of(spec, shape, 2)) == expected
+
+
+def test_of_a_foreign_network_they_are_unknown():
+    assert macs(Policy.from_callable(lambda seen: seen[:, 0] > 0, "CartPole-v1")) is None
+
+
+def test_what_is_slow_is_measured_as_slow():
+    policy = policy_of("mlp:4", (4,), 2)
+    given = examples(policy)
+    threads = torch.get_num_threads()
+
+    def slow(observations: np.ndarray) -> None:
+        time.sleep(0.002 if len(observations) == 1 else 0.01)
+
+    measuring, reports = speeds({"slow": (slow, given), "policy": (policy.outputs, given)}), []
+    while True:
+        try:
+            reports.append(next(measuring))
+        except StopIteration as end:
+            measured = end.value
+            break
+    assert [report.done for report in reports] == [1, 2, 3, 4, 5]
+    assert 2.0 <= measured["slow"].p50 <= measured["slow"].p99
+    assert measured["slow"].throughput <= 256 / 0.01
+    assert measured["policy"].p50 < measured["slow"].p50
+    assert torch.get_num_threads() == threads
