@@ -113,13 +113,13 @@ def _task(result: dict[str, Any], index: int, run: Path) -> dict[str, Any]:
     """What the page shows of one task."""
     teacher = result["teachers"][index]
     students = [{**student, "played": student["tasks"][index]} for student in result["students"]]
+    videos = [(student["name"], _video(run, student["played"].get("video"))) for student in students]
     random = teacher.get("random", result.get("random"))  # where runs before 0.2 wrote it
     drawn: list[Markup | None] = []
     if teacher["score"]:
         drawn = [plots.episodes(teacher, students, random)]
         drawn += [plots.pareto(teacher, students, by) for by in plots.MEASURES]
         drawn.append(plots.agreement_by_action(students))
-    videos = [(student["name"], _video(run, student["played"].get("video"))) for student in students]
     return {
         "teacher": teacher,
         "students": students,
