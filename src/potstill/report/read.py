@@ -49,7 +49,7 @@ def as_runs_write_it(run: Path) -> Iterator[None]:
         yield
     except FOREIGN as error:
         shown = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise PotstillError(f"{run / 'result.json'} is not what a run writes ({shown})") from error
+        raise PotstillError(f"{run}: result.json or metrics.jsonl is not what a run writes ({shown})") from error
 
 
 def inside(run: Path, name: Any, suffix: str) -> Path | None:
