@@ -90,6 +90,8 @@ WRONG = [
     (["report", "full"], "has no result.json"),
     (["report", "nowhere"], "has no result.json"),
     (["report"], "RUNS"),
+    (["report", "full", "--out", "full"], "--out full is a folder: name a file, as in full/report.html"),
+    (["push", "full", "--student", "net3", "--to", "me/net3"], "full has no result.json"),
     # recorded play
     (["record", "--teacher", "cartpole.safetensors", "--out", "full"], "--out full is not empty"),
     (["record", "--teacher", "no.zip", "--out", "out"], "cannot read no.zip"),

@@ -39,6 +39,9 @@ def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file
     played = result["students"][0]["tasks"][0]
     assert played["normalised"]["mean"] > 0.95
     assert played["agreement"] > 0.6  # this teacher, upright, is near indifferent
+    by_action = played["agreement_by_action"]
+    assert [(of["action"], of["name"]) for of in by_action] == [(0, "0"), (1, "1")]
+    assert sum(of["agreed"] for of in by_action) / sum(of["states"] for of in by_action) == played["agreement"]
     assert result["teachers"][0]["score"]["mean"] == 500
     assert result["students"][1]["tasks"] != result["students"][2]["tasks"], "each student has a start of its own"
     student = load(tmp_path / "run" / "students" / "mlp_8.safetensors")

@@ -16,6 +16,7 @@ from potstill.tasks import RUSU2016, Envs, EpisodeSeeds, make_task
 def test_the_papers_games_have_their_minimal_actions(task_id, actions):
     task = make_task(task_id)
     assert (task.num_actions, task.observation_shape, task.is_atari) == (actions, (4, 84, 84), True)
+    assert len(set(task.action_names)) == actions
 
 
 def test_every_setting_of_the_papers_protocol_is_recorded():

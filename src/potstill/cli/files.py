@@ -4,6 +4,7 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -129,18 +130,23 @@ class Play:
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html, one self-contained page, from the result.json of finished runs."""
+    """Write report.html, one self-contained page, from the result.json of a finished run or of several.
+
+    potstill report runs/pong
+    potstill report runs/* --out all.html
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run directories."""
+    out: Path | None = None
+    """The page; default: report.html in the run's folder, or in the current one for several runs."""
 
     def run(self, command: list[str]) -> None:
         from potstill.report import write_report
 
         if not self.runs:
             raise PotstillError("report: name at least one of RUNS, a run directory")
-        for folder in self.runs:
-            print(write_report(folder))
+        print(write_report(*self.runs, out=self.out))
 
 
 @dataclass(frozen=True)
@@ -180,3 +186,35 @@ class Export:
             print(json.dumps({"schema": 1, "command": command, "versions": versions(), **record}))
         else:
             show_export(record)
+
+
+@dataclass(frozen=True)
+class Push:
+    """Upload a student of a finished run to the Hugging Face Hub, in one commit: its file, a model card with its scores
+    (README.md), result.json, and the report and videos where there are some. Never the teacher.
+
+    hf auth login
+    potstill push runs/pong --student net3 --to me/pong-net3 --license apache-2.0
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    student: str
+    """Which student, by its name."""
+    to: str
+    """The repository, owner/name; it is made where there is none, and its README.md replaced."""
+    private: bool = False
+    """Make the repository private, if it is made now."""
+    license: str | None = None
+    """The student's licence, as the Hub calls it: apache-2.0, mit, cc-by-4.0, …; default: the card names none."""
+    card_only: bool = False
+    """Upload nothing: print the card."""
+
+    def run(self, command: list[str]) -> None:
+        from potstill.report import make_card, push
+
+        if self.card_only:
+            print(make_card(self.folder, self.student, self.to, self.license), end="")
+            return
+        url = push(self.folder, self.student, self.to, self.license, self.private, quiet=not sys.stderr.isatty())
+        print(f"{url}\npotstill evaluate hf://{self.to}/{self.student}.safetensors")

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import tyro
 
 from potstill.cli.common import printable
-from potstill.cli.files import Export, Inspect, Play, Report
+from potstill.cli.files import Export, Inspect, Play, Push, Report
 from potstill.cli.learn import Demo, Distill, Fit, Record, Train
 from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
@@ -30,6 +30,7 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Push, tyro.conf.subcommand("push")]
 )
 
 

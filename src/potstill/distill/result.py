@@ -17,6 +17,7 @@ from potstill.networks import num_parameters
 from potstill.policies import as_one
 from potstill.policy import Policy
 from potstill.progress import Progress
+from potstill.tasks import Task
 from potstill.tasks.spec import Act
 from potstill.teachers import find
 
@@ -29,8 +30,15 @@ class Played:
     """What was played of a task."""
 
     scores: dict[str, Score]
-    agreement: dict[str, float]
-    """Share of the teacher's states on which each student's best action is the teacher's."""
+    states: np.ndarray
+    """(actions,) how many of the teacher's states the students were asked about, by its best action; (1,) where actions
+    are continuous."""
+    agreed: dict[str, np.ndarray]
+    """(actions,) on how many of them each student's best action is the teacher's."""
+
+    def agreement(self, name: str) -> float:
+        """Share of the teacher's states on which a student's best action is the teacher's."""
+        return int(self.agreed[name].sum()) / max(int(self.states.sum()), 1)
 
 
 def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, None, list[Played | None]]:
@@ -44,7 +52,7 @@ def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, 
             played.append(None)
             continue
         returns = [[0.0] * player.episodes for player in players.values()]
-        agreed, states = np.zeros(len(students), np.int64), 0
+        states, agreed = 0, 0
         watched = [policies[index] for policies in students.values()]
         starts = lesson.starts and lesson.starts.starts
         for tally in evaluate(list(players.values()), lesson.task, options.seed, plan.threads, watched, starts):
@@ -55,7 +63,7 @@ def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, 
             agreed += tally.agreed
             yield Progress("evaluate", done, total)
         scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
-        played.append(Played(scores, dict(zip(students, (agreed / max(states, 1)).tolist(), strict=True))))
+        played.append(Played(scores, np.asarray(states), dict(zip(students, np.asarray(agreed), strict=True))))
     return played
 
 
@@ -88,7 +96,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
     for name, policies in students.items():
         ratios = [of and relative(of.scores[f"student {name}"], of.scores["teacher"]) for of in played]
         tasks = [
-            _task_record(lesson.task.id, name, of, ratio)
+            _task_record(lesson.task, name, of, ratio)
             for lesson, of, ratio in zip(plan.lessons, played, ratios, strict=True)
         ]
         pairs = [(of.scores[f"student {name}"], of.scores["teacher"]) for of in played if of]
@@ -125,20 +133,30 @@ def add_costs(result: dict[str, Any], plan: Plan, students: dict[str, list[Polic
         record["cost"] = {"macs": macs(policy), "bytes": size, **found[str(n)].record()}
 
 
-def _task_record(task_id: str, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:
+def _task_record(task: Task, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:
     """What a student's score on a task is."""
     if played is None:
-        return {"task": task_id, "score": None, "relative": None, "normalised": None, "random": None, "agreement": None}
+        return {"task": task.id, "score": None, "relative": None, "normalised": None, "random": None, "agreement": None}
     scores = played.scores
     share = normalised(scores[f"student {name}"], scores["teacher"], scores["random"])
     return {
-        "task": task_id,
+        "task": task.id,
         "score": _record(scores, f"student {name}"),
         "relative": ratio and ratio.record(),
         "normalised": share and share.record(),
         "random": scores["random"].mean,
-        "agreement": played.agreement[name],
+        "agreement": played.agreement(name),
+        "agreement_by_action": None if task.bounds else _by_action(task, played.states, played.agreed[name]),
     }
+
+
+def _by_action(task: Task, states: np.ndarray, agreed: np.ndarray) -> list[dict[str, Any]]:
+    """Each action the teacher would take: on how many states, and on how many of them the student would too."""
+    names = task.action_names or tuple(str(action) for action in range(task.num_actions))
+    return [
+        {"action": action, "name": name, "states": int(states[action]), "agreed": int(agreed[action])}
+        for action, name in enumerate(names)
+    ]
 
 
 def _record(scores: dict[str, Score], of: str) -> dict[str, Any] | None:

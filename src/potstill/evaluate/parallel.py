@@ -15,6 +15,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from potstill.evaluate.play import Player, play_episodes
@@ -36,10 +37,11 @@ class Tally:
 
     finished: list[tuple[int, int, float]]
     """(player, episode, return) of the episodes that ended."""
-    states: int
-    """States of the first player that the watched policies were asked about."""
-    agreed: list[int]
-    """On how many of them each watched policy's best action was the first player's."""
+    states: np.ndarray
+    """(actions,) states of the first player that the watched policies were asked about, by its best action there;
+    (1,) where actions are continuous."""
+    agreed: np.ndarray
+    """(watched, actions) on how many of them each watched policy's best action was the first player's."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +99,21 @@ def scores(
 
 def _play(share: _Share) -> Iterator[Tally]:
     finished: list[tuple[int, int, float]] = []
-    states, agreed = 0, [0] * len(share.watched)
+    kinds = share.task.num_actions if share.task.bounds is None else 1
+    states, agreed = np.zeros(kinds, np.int64), np.zeros((len(share.watched), kinds), np.int64)
     moments = play_episodes(share.players, share.task, share.jobs, share.seed, share.threads, share.starts)
     for tick, moment in enumerate(moments):
         finished += moment.finished
         firsts = moment.player == 0
         if share.watched and tick % AGREEMENT_EVERY == 0 and firsts.any():
             seen, said = moment.observations[firsts], moment.outputs[torch.from_numpy(firsts)]
-            states += len(said)
+            best = said.argmax(-1) if share.task.bounds is None else torch.zeros(len(said), dtype=torch.int64)
+            states += np.bincount(best, minlength=kinds)
             for index, policy in enumerate(share.watched):
-                agreed[index] += int(policy.agree(policy.outputs(seen), said).sum())
+                agreed[index] += np.bincount(best[policy.agree(policy.outputs(seen), said)], minlength=kinds)
         if finished or tick % TELL_EVERY == 0:
             yield Tally(finished, states, agreed)
-            finished, states, agreed = [], 0, [0] * len(share.watched)
+            finished, states, agreed = [], np.zeros_like(states), np.zeros_like(agreed)
     yield Tally(finished, states, agreed)
 
 

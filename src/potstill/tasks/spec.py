@@ -87,6 +87,8 @@ class Task:
     """The lowest and the highest continuous action; None: actions are discrete."""
     keys: tuple[tuple[str, int, int], ...] = ()
     """Of a Dict of observations, which is seen as one vector: each key, from where until before where it lies."""
+    action_names: tuple[str, ...] = ()
+    """As the emulator calls them; (): they have only numbers."""
 
     def parts(self, flag: str, wanted: str) -> tuple[tuple[int, int], ...]:
         """Which parts of its vectors are meant: keys of a Dict or slices, as in `goal,observation` or `0:4,6:8`.
@@ -148,11 +150,13 @@ def make_task(task_id: str) -> Task:
         PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
     """
     if task_id.startswith("ALE/"):
+        names = _action_names(task_id)
         return Task(
             id=task_id,
             protocol=RUSU2016,
             observation_shape=(RUSU2016.stack, *(RUSU2016.resolution or ())),
-            num_actions=len(action_names(task_id)),
+            num_actions=len(names),
+            action_names=names,
         )
     return _gymnasium_task(task_id)
 
@@ -175,7 +179,7 @@ def rom_name(task_id: str) -> str:
 
 
 @cache
-def action_names(task_id: str) -> tuple[str, ...]:
+def _action_names(task_id: str) -> tuple[str, ...]:
     """What an Atari game's actions are called: NOOP, FIRE, UP, …"""
     return tuple(action.name for action in _emulator(task_id).getMinimalActionSet())
 

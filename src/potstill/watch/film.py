@@ -16,7 +16,6 @@ from potstill.errors import PotstillError
 from potstill.files import atomic_write
 from potstill.policy import Policy
 from potstill.tasks import Task
-from potstill.tasks.spec import action_names
 from potstill.watch.scenes import Scene, pace, watch
 
 WIDTH, MARGIN, LINE = 320, 12, 18
@@ -145,7 +144,7 @@ def rows(actor: Actor, scene: Scene) -> tuple[str, list[Row]]:
     policy, outputs = actor.policy, torch.from_numpy(np.asarray(scene.outputs))
     if policy.actions is None:
         shares = (outputs / policy.temperature).softmax(-1).tolist()
-        names = action_names(actor.task.id) if actor.task.is_atari else [f"action {n}" for n in range(len(shares))]
+        names = actor.task.action_names or [f"action {n}" for n in range(len(shares))]
         title = f"softmax(Q / {policy.temperature:g})" if policy.outputs_are == "q" else "probability"
         return title, [
             Row(name, (0.0, share), None, bool(n == scene.action), f"{share:.2f}")

@@ -1,16 +1,10 @@
-"""The Hub, by the real client, from a server here that answers as the Hub does."""
+"""Policies from the Hub, by the real client."""
 
-import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import gymnasium
 import pytest
@@ -24,56 +18,9 @@ EXECUTABLE = str(Path(sys.executable).parent / "potstill")
 COMMIT = "c" * 40
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Repositories are folders: /api/models/OWNER/NAME lists one's files, /OWNER/NAME/resolve/REVISION/FILE is one."""
-
-    root: Path
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def answer(self, with_body: bool) -> None:
-        parts = self.path.partition("?")[0].strip("/").split("/")
-        api = parts[:2] == ["api", "models"]
-        folder = self.root.joinpath(*(parts[2:4] if api else parts[:2]))
-        file = folder.joinpath(*parts[4:])
-        if api and folder.is_dir():
-            self.send(self.listing(folder, tree="tree" in parts), with_body)
-        elif not api and parts[2:3] == ["resolve"] and file.is_file():
-            content = file.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            self.send(content, with_body, {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT})
-        else:
-            missing = "EntryNotFound" if folder.is_dir() else "RepoNotFound"
-            self.send(b"{}", with_body, {"X-Error-Code": missing}, status=404)
-
-    def listing(self, folder: Path, tree: bool) -> bytes:
-        files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-        if tree:
-            return json.dumps(
-                [{"type": "file", "path": n, "size": s, "oid": "0" * 40} for n, s in files.items()]
-            ).encode()
-        name = f"{folder.parent.name}/{folder.name}"
-        siblings = [{"rfilename": n, "size": s, "blobId": "0" * 40} for n, s in files.items()]
-        return json.dumps({"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings}).encode()
-
-    def send(self, content: bytes, with_body: bool, headers: dict[str, str] | None = None, status: int = 200) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
 @pytest.fixture
-def hub(tmp_path: Path, cartpole_file: Path) -> Iterator[dict[str, str]]:
-    """The environment of a user whose Hub is here, with a few repositories on it."""
+def hub(hub_here: dict[str, str], tmp_path: Path, cartpole_file: Path) -> dict[str, str]:
+    """A user's environment, with a few repositories on the Hub."""
     repositories = tmp_path / "hub"
     for name in ("sb3/mine-CartPole-v1/mine-CartPole-v1.safetensors", "sb3/mine-CartPole-v1/train_eval_metrics.zip",
                  "me/two/one.safetensors", "me/two/other.safetensors"):  # fmt: skip
@@ -81,18 +28,7 @@ def hub(tmp_path: Path, cartpole_file: Path) -> Iterator[dict[str, str]]:
         shutil.copy(cartpole_file, repositories / name)
     (repositories / "me" / "none").mkdir()
     (repositories / "me" / "none" / "README.md").write_text("nothing here")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHere", (Hub,), {"root": repositories}))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return hub_here
 
 
 def inspect(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

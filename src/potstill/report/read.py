@@ -1,0 +1,114 @@
+"""Reading a run's folder, which may be a stranger's: only files within it, only of the form that runs have."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+
+from potstill.errors import PotstillError
+from potstill.files import read_json
+
+FOREIGN = (
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, UndefinedError, OSError
+)  # fmt: skip
+"""What reading, drawing and writing down raise of other contents than a run's."""
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """The result.json of a finished run.
+
+    Raises:
+        PotstillError: there is none of this schema.
+    """
+    if not (run / "result.json").exists():
+        raise PotstillError(f"{run} has no result.json: it is no run directory, or its run is not finished")
+    result = read_json(run / "result.json")
+    if not isinstance(result, dict) or result.get("schema") != 1:
+        raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
+    return result
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where there is no such file."""
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@contextmanager
+def as_runs_write_it(run: Path) -> Iterator[None]:
+    """Whatever fails within because result.json or metrics.jsonl has other contents than a run's is one line.
+
+    Raises:
+        PotstillError: it did.
+    """
+    try:
+        yield
+    except FOREIGN as error:
+        shown = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise PotstillError(f"{run}: result.json or metrics.jsonl is not what a run writes ({shown})") from error
+
+
+def inside(run: Path, name: Any, suffix: str) -> Path | None:
+    """The file that a result names, by its path from the run's folder; None where it isn't there.
+
+    Raises:
+        PotstillError: it lies elsewhere, or has another suffix.
+    """
+    path = (run / str(name)).resolve()
+    if not path.is_relative_to(run.resolve()) or path.suffix != suffix:
+        raise PotstillError(f"{run / 'result.json'} names {name}: no {suffix} file of this run")
+    return path if path.is_file() else None
+
+
+def environment(autoescape: bool) -> Environment:
+    """The templates, with the filters they share."""
+    made = Environment(
+        loader=PackageLoader("potstill.report", "."),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "interval": _interval,
+        "percent": _percent,
+        "thousands": _thousands,
+        "short": _short,
+        "quoted": json.dumps,
+        "shell": shlex.quote,
+    }
+    return made
+
+
+def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
+    if estimate is None:
+        return "–"
+    low, high = estimate["ci95"]
+    if digits == 1 and abs(estimate["mean"]) >= 1000:
+        digits = 0
+    return f"{estimate['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _percent(share: dict[str, Any] | None) -> str:
+    if share is None:
+        return "–"
+    low, high = share["ci95"]
+    return f"{100 * share['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _short(number: float | None, unit: str = "") -> str:
+    """9,200,000 → 9.2 M."""
+    if not number:
+        return "–"
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {letter}{unit}"
+    return f"{number:.3g} {unit}".rstrip()
+
+
+def _thousands(number: float | None) -> str:
+    return f"{number:,}" if number else "–"
