@@ -91,6 +91,8 @@ def test_a_multi_task_run_resumes_to_the_same_bits(cartpole_file, backwards_file
         if progress.stage == "learn" and progress.hour == 2:
             break
     resumed = finish(options, tmp_path / "cut", resume=True)
+    for student in (*resumed["students"], *whole["students"]):
+        del student["cost"]  # seconds are others in each run
     assert resumed["students"] == whole["students"]
     files = [tmp_path / out / "students" / "mlp_8_4.safetensors" for out in ("whole", "cut")]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -15,12 +15,12 @@ from potstill.fit.run import fit, prepare
 from potstill.report import write_report
 from potstill.tasks import make_task
 
-GOAL = Goal(max_episodes=30)
+GOAL = Goal(max_episodes=20, most_tested=2)
 
 
 @pytest.fixture
 def options(cartpole_file, monkeypatch):
-    monkeypatch.setattr(loop, "STEPS_PER_HOUR", 6000)
+    monkeypatch.setattr(loop, "STEPS_PER_HOUR", 4000)
     return Options(
         ("mlp:16", "mlp:4", "linear"), (cartpole_file,), hours=2.0, updates=300, envs=20, episodes=10, threads=1
     )

@@ -82,12 +82,16 @@ class Fit:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_fit, show_progress
+        from potstill.distill.videos import film
+        from potstill.files import read_json
         from potstill.fit.run import fit, prepare
         from potstill.report import write_report
 
         planned = prepare(self.options, self.goal)
         with resumable(command):
             show_progress(fit(planned, self.goal, self.out, self.resume, command))
+            if chosen := read_json(self.out / "result.json")["fit"]["chosen"]:
+                show_progress(film(planned, self.out, chosen))
         page = write_report(self.out)
         show_fit(self.out, page)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from potstill.bench import Measured, bench
 from potstill.distill.plan import Plan
-from potstill.evaluate import Player, Score, evaluate, record_starts
+from potstill.evaluate import Player, Score, record_starts, scores
 from potstill.files import read_json
 from potstill.tasks import Task
 from potstill.tasks.starts import Start, Starts
@@ -64,17 +64,8 @@ def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -
 
 def score_policies(players: list[Player], task: Task, options: "Evaluate", starts: Starts | None) -> list[Score]:
     """Play the policies' episodes under a bar."""
-    returns = [[0.0] * player.episodes for player in players]
-    done = 0
-    with _bars() as bars:
-        row = bars.add_task(STAGES["evaluate"], total=sum(map(len, returns)))
-        threads = options.threads or os.cpu_count() or 1
-        for tally in evaluate(players, task, options.seed, threads, starts=starts and starts.starts):
-            for player, episode, score in tally.finished:
-                returns[player][episode] = score
-                done += 1
-                bars.update(row, completed=done)
-    return [Score(tuple(of)) for of in returns]
+    threads = options.threads or os.cpu_count() or 1
+    return show_progress(scores(players, task, options.seed, threads, starts and starts.starts))
 
 
 def record_under_bar(player: Player, task: Task, seed: int, threads: int) -> list[Start]:

@@ -19,21 +19,22 @@ PATIENCE = 10.0
 """Seconds to make one: without a GPU a MuJoCo picture takes a quarter of one."""
 
 
-def film(plan: Plan, out: Path) -> Iterator[Progress]:
-    """Film every student that has none of its films yet; `result.json` says where they are.
+def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]:
+    """Film every student, or the chosen one, that has none of its films yet; `result.json` says where they are.
 
     Where there is no teacher, or a task can't be drawn here, there is none: a run doesn't fail for a film.
 
     Args:
         plan: of the run.
         out: its folder, finished.
+        chosen: a student's name.
     """
     result = read_json(out / "result.json")
     missing = [
         (student, index, lesson.teacher)
         for student in result["students"]
         for index, lesson in enumerate(plan.lessons)
-        if lesson.teacher and "video" not in student["tasks"][index]
+        if lesson.teacher and "video" not in student["tasks"][index] and chosen in (None, student["name"])
     ]
     for done, (student, index, teacher) in enumerate(missing):
         yield Progress("film", done, len(missing))

@@ -99,8 +99,15 @@ def _distillation(result: dict[str, Any], run: Path) -> str:
         tasks=[_task(result, index, run) for index in range(len(result["teachers"]))],
         of_all=_parameters_of_all(result["teachers"]),
         curves=plots.learning(read_metrics(run)),
-        smallest=min(result["students"], key=lambda student: student["parameters"]),
+        fit=(fit := result.get("fit")),
+        smallest=_to_use(result["students"], fit and fit["chosen"]),
     )
+
+
+def _to_use(students: list[dict[str, Any]], chosen: str | None) -> dict[str, Any]:
+    """The student that the page shows how to use: the one a fit chose, else the smallest."""
+    named = [student for student in students if student["name"] == chosen]
+    return min(named or students, key=lambda student: student["parameters"])
 
 
 def _parameters_of_all(teachers: list[dict[str, Any]]) -> int:
