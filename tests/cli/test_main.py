@@ -122,6 +122,12 @@ WRONG = [
     (["inspect", "text.onnx"], "text.onnx can't be played as an ONNX file"),
     (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),
     (["evaluate", "cartpole.safetensors", "--sees", "0:2"], "sees (4,), the chosen parts are 2 numbers"),
+    # fit and cost
+    (["fit", "--out", "out"], "fit: name the policy to be replaced with --teacher"),
+    (["fit", "--teacher", "cartpole.safetensors", "--keep", "1.2", "--out", "out"], "--keep 1.2: must be above 0"),
+    (["fit", "--teacher", "cartpole.safetensors", "--out", "full"], "--out full is not empty"),
+    (["cost"], "cost: name at least one POLICY file"),
+    (["cost", "pickle.pkl"], "is a pickle"),
     # export
     (["export", "cartpole.safetensors", "--out", "a.zip"], "--out a.zip: name a file that ends in .onnx"),
     (["export", "cartpole.safetensors", "--to", "sb3", "--int8", "--out", "a.zip"], "--int8 is for --to onnx"),

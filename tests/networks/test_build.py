@@ -34,6 +34,19 @@ def test_frames_are_scaled_to_one():
     torch.testing.assert_close(network(frames), network(frames.float() / 255))
 
 
+def test_a_network_of_two_frames_looks_at_the_newest_alone():
+    network = build(NetworkSpec.parse("cnn:4-4-4:8:2f"), (4, 84, 84), 3)
+    frames = torch.randint(0, 256, (5, 4, 84, 84), dtype=torch.uint8)
+    older, newer = frames.clone(), frames.clone()
+    older[:, :2] = 0
+    newer[:, 2:] = 0
+    assert (network(frames) == network(older)).all()
+    assert (network(frames) != network(newer)).any()
+    assert network.trunk[1].in_channels == 2
+    with pytest.raises(PotstillError, match="looks at 5 frames, 4 are shown"):
+        build(NetworkSpec.parse("cnn:4-4-4:8:5f"), (4, 84, 84), 3)
+
+
 def test_a_fresh_network_tells_frames_apart():
     # PyTorch's default initialisation gives 4e-4 on Pong, and such a student doesn't learn.
     torch.manual_seed(0)
