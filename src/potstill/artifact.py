@@ -56,7 +56,8 @@ def read_description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         PotstillError: it is not JSON, or of a schema this version doesn't know.
     """
     try:
-        description = json.loads(metadata[KEY])
+        metadata[KEY].encode()  # halves of a character aren't text
+        description = json.loads(metadata[KEY], parse_constant=_refuse)
         schema = description["schema"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PotstillError(f"{path}: its header holds no readable policy description") from error
@@ -98,6 +99,10 @@ def fill(network: nn.Module, path: Path, shapes: dict[str, tuple[int, ...]], kin
         )
     network.load_state_dict(read_tensors(path), assign=True)
     network.requires_grad_(False)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _check_size(path: Path) -> None:

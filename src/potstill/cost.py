@@ -1,12 +1,14 @@
 """What policies' files cost, in PyTorch and in onnxruntime, measured in turns."""
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from potstill.errors import PotstillError
 from potstill.evaluate.cost import Speed, examples, macs, speeds
 from potstill.export.onnx import INPUT, output_names, to_onnx
 from potstill.networks import Foreign, num_parameters
@@ -58,8 +60,9 @@ def _runtimes(policy: Policy) -> dict[str, Function]:
     if policy.is_ours and all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
         import onnxruntime
 
-        session = make_session(onnxruntime, to_onnx([policy]).SerializeToString())
-        runtimes["onnxruntime"] = _runs(session, output_names([policy])[0], INPUT, policy.observation_dtype)
+        with suppress(PotstillError):  # gSDE has no ONNX
+            session = make_session(onnxruntime, to_onnx([policy]).SerializeToString())
+            runtimes["onnxruntime"] = _runs(session, output_names([policy])[0], INPUT, policy.observation_dtype)
     return runtimes
 
 

@@ -45,8 +45,8 @@ DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8",
 WRONG = [
     # wrong commands and flags
     (["distil"], "distil"),
-    (["distill"], "--student"),
-    (["distill", "--teacher", "cartpole.safetensors"], "--student"),
+    (["distill"], "--out"),
+    (["distill", "--teacher", "cartpole.safetensors", "--out", "out"], "--student: name at least one network"),
     (["distill", "--student", "mlp:8", "--out", "out"], "--teacher, or recorded play with --data"),
     ([*DISTILL, "--hours", "many"], "hours"),
     ([*DISTILL, "--loss", "kll"], "kll"),
@@ -206,7 +206,7 @@ def test_help_does_not_wait_for_pytorch(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
 
 
-def test_distill_then_evaluate_inspect_and_report(workplace):
+def test_distill_then_evaluate_inspect_and_report(workplace, capsys, monkeypatch):
     done = potstill(*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "quiet when piped"
@@ -214,17 +214,22 @@ def test_distill_then_evaluate_inspect_and_report(workplace):
     assert (workplace / "out" / "videos" / "mlp_8.mp4").exists()
     assert (workplace / "out" / "report.html").exists()
     student = "out/students/mlp_8.safetensors"
-    evaluated = potstill("evaluate", student, "cartpole.safetensors", "--episodes", "10", "--json", cwd=workplace)
-    printed = json.loads(evaluated.stdout)
+    from potstill.cli.main import main  # in this process: interpreters that each import PyTorch take time
+
+    monkeypatch.chdir(workplace)
+    main(["evaluate", student, "cartpole.safetensors", "--episodes", "10", "--json"])
+    printed = json.loads(capsys.readouterr().out)
     assert [policy["score"]["episodes"] for policy in printed["policies"]] == [10, 10]
     assert printed["policies"][1]["score"]["mean"] == 500
-    facts = json.loads(potstill("inspect", student, "--json", cwd=workplace).stdout)
+    main(["inspect", student, "--json"])
+    facts = json.loads(capsys.readouterr().out)
     assert (facts["network"], facts["parameters"], facts["task"]) == ("mlp:8", 58, "CartPole-v1")
-    assert "mlp:8" in potstill("inspect", student, cwd=workplace).stdout
-    assert potstill("report", "out", cwd=workplace).stdout == "out/report.html\n"
-    again = potstill(*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", "--resume", cwd=workplace)
-    assert again.returncode == 0
-    assert again.stderr == "out was finished already\n"
+    main(["inspect", student])
+    assert "mlp:8" in capsys.readouterr().out
+    main(["report", "out"])
+    assert capsys.readouterr().out == "out/report.html\n"
+    main([*DISTILL, "--hours", "0.1", "--updates", "3000", "--episodes", "20", "--resume"])
+    assert capsys.readouterr().err == "out was finished already\n"
 
 
 def test_play_writes_a_film_where_there_is_no_display(workplace, read_film, capsys, monkeypatch):
@@ -294,21 +299,19 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, request):
     assert (workplace / "out" / "result.json").exists()
 
 
-def test_an_export_is_written_and_evaluated(cartpole_file, tmp_path):
-    done = potstill("export", cartpole_file, "--out", "a.onnx", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["tasks"][0]["same_actions"] == 1.0
-    played = potstill("evaluate", "a.onnx", "--episodes", "2", "--json", cwd=tmp_path)
-    assert json.loads(played.stdout)["policies"][0]["score"]["mean"] == 500.0
+def test_an_export_is_written_and_evaluated_and_its_cost_measured(cartpole_file, tmp_path, capsys, monkeypatch):
+    from potstill.cli.main import main
 
-
-def test_costs_are_measured_in_both_runtimes(cartpole_file, tmp_path):
-    done = potstill("cost", cartpole_file, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    [costs] = json.loads(done.stdout)["policies"].values()
-    assert [cost["runtime"] for cost in costs] == ["pytorch", "onnxruntime"]
-    assert {(cost["parameters"], cost["macs"], cost["bytes"]) for cost in costs} == {
-        (16, 4 * 2 + 2 * 2, cartpole_file.stat().st_size)
-    }
-    table = potstill("cost", cartpole_file, cwd=tmp_path)
-    assert "1.0×" in table.stdout
+    monkeypatch.chdir(tmp_path)
+    main(["export", str(cartpole_file), "--out", "a.onnx"])
+    printed = capsys.readouterr().out
+    assert "on 10,000 states of play 100.00% of the best actions are the same" in printed
+    main(["evaluate", "a.onnx", "--episodes", "2", "--json"])
+    assert json.loads(capsys.readouterr().out)["policies"][0]["score"]["mean"] == 500.0
+    main(["cost", str(cartpole_file), "a.onnx", "--json"])
+    ours, theirs = json.loads(capsys.readouterr().out)["policies"].values()
+    assert [cost["runtime"] for cost in ours + theirs] == ["pytorch", "onnxruntime", "onnxruntime"]
+    assert {(cost["parameters"], cost["macs"]) for cost in ours + theirs} == {(16, 4 * 2 + 2 * 2)}
+    assert ours[0]["bytes"] == cartpole_file.stat().st_size
+    main(["cost", str(cartpole_file)])
+    assert "1.0×" in capsys.readouterr().out

@@ -137,9 +137,9 @@ def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path):
         script = f"""
 import potstill.distill.loop as loop, potstill.distill.options as o
 import potstill.distill.plan as p, potstill.distill.run as r
-loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = p.STEPS_PER_HOUR = 800
+loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = p.STEPS_PER_HOUR = 400
 from pathlib import Path
-choice = o.Options(("net3",), (Path({str(teacher_pong)!r}),), hours=3.0, updates=8, envs=8, episodes=1, threads=2)
+choice = o.Options(("net3",), (Path({str(teacher_pong)!r}),), hours=2.0, updates=8, envs=4, episodes=1, threads=2)
 def go(resume, stop):
     for step in r.run(p.plan(choice), Path({str(tmp_path / name)!r}), resume, ["potstill", "distill"]):
         if step.stage == "evaluate" or (stop and step.stage == "learn" and step.hour == 2): return

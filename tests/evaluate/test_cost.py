@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from potstill import Policy
+from potstill.cost import _runtimes
 from potstill.evaluate.cost import examples, macs, speeds
-from potstill.networks import NetworkSpec
+from potstill.networks import GsdeHead, NetworkSpec
 
 FRAMES = (4, 84, 84)
 
@@ -55,3 +56,9 @@ def test_what_is_slow_is_measured_as_slow():
     assert measured["slow"].throughput <= 256 / 0.01
     assert measured["policy"].p50 < measured["slow"].p50
     assert torch.get_num_threads() == threads
+
+
+def test_what_has_no_onnx_is_measured_in_pytorch_alone():
+    policy = policy_of("mlp:4", (4,), 2)
+    policy.ours.head = GsdeHead(4, 1, 2.0)
+    assert list(_runtimes(policy)) == ["pytorch"]

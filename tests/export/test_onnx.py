@@ -131,6 +131,7 @@ def test_a_description_that_lies_is_refused_in_one_line(two, spoil, tmp_path):
     description = {"schema": 1, **two[0].describe(), "graph": {"outputs": ["logits"], "int8": False}}
     spoil(description)
     tried = {"input": "observations", "dtype": "float32", "shape": [3], "outputs": ["logits", "actions"]}
+    tried["parameters"] = two[0].num_parameters
     with pytest.raises(PotstillError) as refused:
         described(tmp_path / "a.onnx", {**tried, "described": json.dumps(description)})
     assert "\n" not in str(refused.value)
@@ -143,3 +144,10 @@ def test_outputs_that_are_others_than_described_are_refused(two, tmp_path):
     sessions(tmp_path / "a.onnx", graph)
     with pytest.raises(PotstillError, match="not 5 each"):
         load(tmp_path / "a.onnx").outputs(VECTORS)
+
+
+def test_more_weights_than_are_described_are_refused(two, tmp_path):
+    description = {"schema": 1, **two[0].describe(), "graph": {"outputs": ["logits"], "int8": False}}
+    tried = {"input": "observations", "dtype": "float32", "shape": [3], "outputs": ["logits"], "parameters": 10**7}
+    with pytest.raises(PotstillError, match="has 10000000 parameters"):
+        described(tmp_path / "a.onnx", {**tried, "described": json.dumps(description)})

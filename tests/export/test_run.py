@@ -58,7 +58,11 @@ def test_other_actions_are_counted_but_for_ties(met, cartpole_teacher):
 
 @pytest.mark.parametrize(
     ("found", "tolerance", "message"),
-    [(Agreement(9, 0.1, 1.0), 0.01, "--tolerance 0.01"), (Agreement(9, 0.0, 0.9), 0.01, "--min-agreement 1")],
+    [
+        (Agreement(9, 0.1, 1.0), 0.01, "--tolerance 0.01"),
+        (Agreement(9, 0.0, 0.9), 0.01, "all must be"),
+        (Agreement(9, float("nan"), 1.0), 0.01, "differ by nan"),
+    ],
 )
 def test_what_is_not_near_enough_is_refused(found, tolerance, message):
     with pytest.raises(PotstillError, match=f"{message}.*nothing is written"):

@@ -11,6 +11,8 @@ import torch
 from potstill import Policy, PotstillError, load
 from potstill.actions import Actions
 from potstill.export import sb3
+from potstill.export.options import Options
+from potstill.export.run import export
 from potstill.networks import NetworkSpec
 from potstill.tasks import make_task
 
@@ -82,8 +84,18 @@ print(*evaluate_policy(model, model.get_env(), n_eval_episodes=3))
     assert done.stdout.strip() == "500.0 0.0"
 
 
-def test_what_has_no_place_there_is_refused():
-    task = make_task("CartPole-v1")
-    policy = policy_for("mlp:4", "logits", task, None, clip=5.0)
-    with pytest.raises(PotstillError, match="normalises what it sees"):
-        sb3.to_sb3(policy, task, observations_of(task))
+@pytest.mark.parametrize("rest", [{"clip": 5.0}, {"provenance": {"time_feature": True}}])
+def test_what_has_no_place_there_is_refused(rest):
+    with pytest.raises(PotstillError, match="has no place there"):
+        sb3.check(policy_for("mlp:4", "logits", make_task("CartPole-v1"), None, **rest))
+
+
+def test_fewer_frames_than_are_shown_have_no_place_there():
+    with pytest.raises(PotstillError, match="looks at fewer frames"):
+        sb3.check(policy_for("cnn:4-4-4:8:2f", "logits", make_task("ALE/Pong-v5"), None))
+
+
+def test_a_missing_package_is_named_before_anything_is_played(cartpole_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(sb3, "find_spec", lambda name: None)
+    with pytest.raises(PotstillError, match="pip install stable-baselines3"):
+        next(export([cartpole_teacher], tmp_path / "a.zip", Options(to="sb3")))

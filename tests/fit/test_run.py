@@ -2,20 +2,23 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from potstill import PotstillError, load
+from potstill import Policy, PotstillError, load
 from potstill.distill import loop
 from potstill.distill.options import Options
 from potstill.files import read_json
 from potstill.fit import run as fit_run
 from potstill.fit.options import ATARI, VECTORS, Goal, ladder
 from potstill.fit.run import fit, prepare
+from potstill.networks import NetworkSpec
 from potstill.report import write_report
 from potstill.tasks import make_task
 
-GOAL = Goal(max_episodes=20, most_tested=2)
+GOAL = Goal(max_episodes=20)
 
 
 @pytest.fixture
@@ -42,6 +45,14 @@ def test_the_smallest_that_passes_is_chosen_on_fresh_episodes(options, tmp_path)
     assert found["chosen"] == passed[-1]
     assert found["statement"].startswith(f"{found['chosen']} (")
     assert found["seed"] != result["seed"]
+    for rung in found["rungs"]:
+        [student] = [student for student in result["students"] if student["name"] == rung["name"]]
+        score, share = student["tasks"][0]["score"], student["tasks"][0]["normalised"]["mean"]
+        if "tested" in rung:  # those that sizes were chosen by are shown nowhere
+            assert score == rung["tested"]["score"]
+            assert share == pytest.approx(rung["tested"]["share"])
+        else:
+            assert share == pytest.approx(rung["share"])
     for rung in tested:
         assert len(rung["tested"]["score"]["returns"]) == rung["tested"]["episodes"] >= 8
         assert rung["tested"]["at_least"] <= rung["tested"]["share"]
@@ -53,7 +64,7 @@ def test_no_size_qualifies_is_said_plainly(options, tmp_path):
     poor = replace(options, hours=1.0, updates=1, learning_rate=1e-9)
     found = finished(poor, GOAL, tmp_path / "run")["fit"]
     assert found["chosen"] is None
-    assert found["statement"].startswith("No size qualifies: none seemed to keep at least 95%")
+    assert found["statement"].startswith("No size qualifies: none seemed to keep at least 95 %")
     assert not any("tested" in rung for rung in found["rungs"])
 
 
@@ -69,6 +80,7 @@ def test_losers_are_dropped_early_and_a_stopped_run_goes_on_the_same(options, tm
     assert rung["looks"]["1"]["dropped"] is True
     assert "share" not in rung
     assert [student["name"] for student in whole["students"]] == ["mlp_16", "linear"]
+    assert "dropped, 1 h" in write_report(tmp_path / "whole").read_text()
 
     worst.calls = 0
     stopped = fit(prepare(options, GOAL), GOAL, tmp_path / "stopped", False, ["potstill", "fit"])
@@ -82,6 +94,34 @@ def test_losers_are_dropped_early_and_a_stopped_run_goes_on_the_same(options, tm
             del student["cost"]
     assert json.dumps(again["fit"]) == json.dumps(whole["fit"])
     assert again["students"] == whole["students"]
+
+
+def test_a_teacher_no_better_than_chance_is_refused_before_anything_is_learnt(options, tmp_path):
+    Policy.new(NetworkSpec.parse("linear"), "logits", (4,), "float32", 2, task="CartPole-v1").save(tmp_path / "poor")
+    with torch.no_grad():
+        poor = load(tmp_path / "poor")
+        poor.ours.head.weight.zero_()
+        poor.ours.head.bias.copy_(torch.tensor([1.0, 0.0]))
+    poor.save(tmp_path / "poor.safetensors")
+    with pytest.raises(PotstillError, match="poor isn't surely better than chance on CartPole-v1"):
+        finished(replace(options, teacher=(tmp_path / "poor.safetensors",)), GOAL, tmp_path / "run")
+
+
+def rung(name, parameters, share, needed, **tested):
+    said = {"tested": {"episodes": 100, "share": share, "at_least": share - 0.01, **tested}} if tested else {}
+    return {"name": name, "parameters": parameters, "share": share, "needed": needed, "episodes": 100, **said}
+
+
+def test_words_claim_no_more_than_was_tested():
+    lesson = SimpleNamespace(teacher_record={"name": "big"}, task=SimpleNamespace(id="X-v1"))
+    goal = Goal(keep=0.975, confidence=0.999)
+    rungs = [rung("a", 900, 1.0, 20, holds=True), rung("b", 90, 0.99, 50, holds=False), rung("c", 9, 0.98, 99)]
+    assert "keeps at least 97.5 % of" in (words := fit_run._in_words(lesson, goal, rungs, "a"))
+    assert "99.9 % confidence" in words
+    assert "2 sizes tested" in words
+    nothing = fit_run._in_words(lesson, goal, [rung("a", 900, 0.9, 20, holds=False), *rungs[2:]], None)
+    assert nothing.startswith("No size qualifies: a seemed to keep")
+    assert nothing.endswith("Smaller ones weren't tested then: c.")
 
 
 def test_the_ladder_fits_the_task():
@@ -105,5 +145,7 @@ def test_goals_that_nothing_can_show_are_refused(options, goal, message):
 def test_one_teacher_is_needed(options, cartpole_file):
     with pytest.raises(PotstillError, match="--teacher"):
         prepare(replace(options, teacher=()), GOAL)
+    with pytest.raises(PotstillError, match="--starts expert: there are too few"):
+        prepare(replace(options, starts="expert"), GOAL)
     with pytest.raises(PotstillError, match="one --teacher"):
         prepare(replace(options, teacher=(cartpole_file,) * 2), GOAL)

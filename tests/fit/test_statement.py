@@ -47,7 +47,9 @@ def test_where_nothing_varies_means_decide():
 def test_a_teacher_no_better_than_chance_shows_nothing():
     chance = skewed(0, 1, 50)
     said = statement(chance, skewed(-1, 1, 50), chance, 0.95, 0.95)
-    assert np.isnan(said.share)
+    assert (said.share, said.at_least, said.holds) == (None, None, False)
+    same = score_of([-200] * 5)
+    assert not statement(same, same, same, 0.95, 0.95).holds
     assert episodes_needed(chance, skewed(-1, 1, 50), chance, 0.95, 0.95, 0.9) is None
 
 

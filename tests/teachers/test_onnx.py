@@ -51,6 +51,14 @@ def test_outputs_are_the_graphs(tmp_path, batch, external):
     assert (policy.num_parameters, policy.task, str(policy.spec)) == (10, "CartPole-v1", "onnx")
 
 
+def test_a_file_that_says_nothing_of_its_task_asks_for_it(tmp_path):
+    nodes = [helper.make_node("Gemm", ["seen", "weight", "bias"], ["logits"])]
+    path = write(tmp_path / "a.onnx", nodes, ("batch", "n"), weight=WEIGHT, bias=BIAS)
+    with pytest.raises(PotstillError, match="it doesn't say what it plays: add --task"):
+        load(path)
+    assert load(path, task="CartPole-v1").observation_shape == (4,)
+
+
 @pytest.mark.parametrize(("output", "meaning"), [("q_values", "q"), ("logits", "logits"), ("output", "logits")])
 def test_an_outputs_name_says_what_it_means(tmp_path, output, meaning):
     policy = load(linear(tmp_path / "a.onnx", output=output), task="CartPole-v1")

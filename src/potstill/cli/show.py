@@ -3,7 +3,7 @@
 import os
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL.Image import Image
 from rich.console import Console
@@ -15,6 +15,7 @@ from potstill.bench import Measured, bench
 from potstill.distill.plan import Plan
 from potstill.evaluate import Player, Score, record_starts, scores
 from potstill.files import read_json
+from potstill.progress import Progress
 from potstill.tasks import Task
 from potstill.tasks.starts import Start, Starts
 from potstill.watch import write
@@ -33,17 +34,6 @@ STAGES = {
     "film": "filming (students)",
 }
 T = TypeVar("T")
-
-
-class Progress(Protocol):
-    """What a run says of itself."""
-
-    @property
-    def stage(self) -> str: ...
-    @property
-    def done(self) -> int: ...
-    @property
-    def total(self) -> int: ...
 
 
 def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -> T:
@@ -204,12 +194,13 @@ def show_fit(out: Path, page: Path) -> None:
     for rung in result["fit"]["rungs"]:
         cells = [rung["name"], f"{rung['parameters']:,}"]
         if "share" in rung:
-            cells += [f"{rung['share']:.3f}", f"{rung['needed']:,}" if rung["needed"] else "–"]
+            cells += [f"{rung['share']:.3f}", "–" if rung["needed"] is None else f"{rung['needed']:,}"]
         else:
             hour, look = list(rung["looks"].items())[-1]
             cells += [f"{look['share']:.3f} after {hour} h: dropped", ""]
         if said := rung.get("tested"):
-            cells += [str(said["episodes"]), f"{said['share']:.3f}", f"{said['at_least']:.3f}"]
+            least = "–" if said["at_least"] is None else f"{said['at_least']:.3f}"
+            cells += [str(said["episodes"]), f"{said['share']:.3f}", least]
         table.add_row(*cells)
     Console(width=None if Console().is_terminal else 110, highlight=False).print(table)
     print(result["fit"]["statement"])

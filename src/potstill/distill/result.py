@@ -10,9 +10,11 @@ import numpy as np
 
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan
+from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, evaluate, geometric_mean, normalised, random_player, relative
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.evaluate.statistics import Estimate
+from potstill.files import write_json
 from potstill.networks import num_parameters
 from potstill.policies import as_one
 from potstill.policy import Policy
@@ -118,19 +120,33 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
 
 
 def add_costs(result: dict[str, Any], plan: Plan, students: dict[str, list[Policy]], out: Path) -> Iterator[Progress]:
-    """Measure what every policy of a result costs on one thread of this machine, and write it into their records."""
-    files = [find(name) for name in plan.options.teacher] or [None] * len(plan.lessons)
+    """Measure what every policy of a written result costs on one thread of this machine, and write it down there.
+
+    A policy that can't be measured, such as a stranger's that won't have these observations, has no cost then.
+    """
+    names = plan.options.teacher or [None] * len(plan.lessons)
     measured: list[tuple[dict[str, Any], Policy, Path | None]] = [
-        (record, lesson.teacher.to("cpu"), path)
-        for record, lesson, path in zip(result["teachers"], plan.lessons, files, strict=True)
+        (record, lesson.teacher.to("cpu"), name)
+        for record, lesson, name in zip(result["teachers"], plan.lessons, names, strict=True)
         if lesson.teacher
     ]
     measured += [(record, students[record["name"]][0].to("cpu"), out / record["file"]) for record in result["students"]]
     functions = {str(n): (policy.outputs, examples(policy)) for n, (_, policy, _) in enumerate(measured)}
-    found = yield from speeds(functions)
-    for n, (record, policy, path) in enumerate(measured):
-        size = path.stat().st_size if path else None
-        record["cost"] = {"macs": macs(policy), "bytes": size, **found[str(n)].record()}
+    try:
+        found = yield from speeds(functions)
+    except PotstillError:
+        return
+    for n, (record, policy, name) in enumerate(measured):
+        record["cost"] = {"macs": macs(policy), "bytes": name and _size(name), **found[str(n)].record()}
+    write_json(out / "result.json", result)
+
+
+def _size(name: Path) -> int | None:
+    """Bytes of a policy's file; None where it is gone."""
+    try:
+        return find(name).stat().st_size
+    except (PotstillError, OSError):
+        return None
 
 
 def _task_record(task: Task, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Bas
         **results(plan, students, played),
         "budget": {**budget, "seconds": seconds},
     }
-    yield from add_costs(result, plan, students, out)
     write_json(out / "result.json", result)
+    yield from add_costs(result, plan, students, out)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
 
 

@@ -74,7 +74,8 @@ def agreement(policy: Policy, export: Export, observations: np.ndarray, toleranc
     largest = max(float(_meant(policy, outputs).abs().max()) for outputs in said)
     for part, outputs in zip(parts, said, strict=True):
         theirs = torch.as_tensor(export.outputs(part))
-        difference = max(difference, float((_meant(policy, outputs) - _meant(policy, theirs)).abs().max()))
+        apart = float((_meant(policy, outputs) - _meant(policy, theirs)).abs().max())
+        difference = float(np.maximum(difference, apart))  # NaN stays
         same += int(_same(policy, outputs, export.actions(part), tolerance, largest).sum())
     return Agreement(len(observations), difference / largest if largest else difference, same / len(observations))
 
@@ -91,9 +92,9 @@ def refuse(name: str, found: Agreement, tolerance: float | None, min_same: float
             " nothing is written"
         )
     if found.same < min_same:
+        asked = f"under --min-agreement {min_same:g}" if tolerance is None else "and all must be"
         raise PotstillError(
-            f"{name}: {found.same:.2%} of {found.observations} best actions are the same, under"
-            f" --min-agreement {min_same:g}: nothing is written"
+            f"{name}: {found.same:.2%} of {found.observations} best actions are the same, {asked}: nothing is written"
         )
 
 

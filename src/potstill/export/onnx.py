@@ -113,7 +113,7 @@ def to_int8(model: Any, observations: np.ndarray) -> Any:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    kept = [layers[0], *(node for node in layers if node.input[1].endswith("head.weight"))]
+    kept = {layers[0].name, *(node.name for node in layers if node.input[1].endswith("head.weight"))}
     if len(kept) == len(layers):
         raise PotstillError("--int8: the network has no layers between its first and its last, which stay as they are")
     with _quiet(), tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def to_int8(model: Any, observations: np.ndarray) -> Any:
             op_types_to_quantize=["Conv", "Gemm", "Relu", "Reshape"],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QUInt8,
-            nodes_to_exclude=[node.name for node in kept],
+            nodes_to_exclude=list(kept),
         )
         quantised = onnx.load(path)
     description = json.loads(next(entry.value for entry in model.metadata_props if entry.key == KEY))

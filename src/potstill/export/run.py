@@ -55,6 +55,9 @@ def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator
     threads = options.threads or os.cpu_count() or 1
     if options.to == "sb3" and len(policies) > 1:
         raise PotstillError("--to sb3 holds one task: name it with --task")
+    graph = to_onnx(policies) if options.to == "onnx" else None
+    if options.to == "sb3":
+        sb3.check(policies[0])
     tasks = [make_task(str(policy.task)).under(time_feature=policy.time_feature) for policy in policies]
     seen = yield from _observe(policies, tasks, options.seed, check.OBSERVATIONS, threads)
     before: list[np.ndarray] = []
@@ -62,7 +65,9 @@ def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator
         before = yield from _observe(policies, tasks, options.seed + 1, CALIBRATION, threads)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"draft.{'onnx' if options.to == 'onnx' else 'zip'}"
-        made = _make(policies, tasks, draft, options, before, seen)
+        if graph is not None and options.int8:
+            graph = to_int8(graph, np.concatenate(before))
+        made = _make(policies, tasks, draft, graph, seen)
         record: dict[str, Any] = {"file": str(out), "to": options.to, "int8": options.int8, "tasks": []}
         for number, (each, observations) in enumerate(zip(made, seen, strict=True), 1):
             tolerance = options.tolerance
@@ -96,12 +101,11 @@ def _make(
     policies: Sequence[Policy],
     tasks: list[Task],
     draft: Path,
-    options: Options,
-    calibration: list[np.ndarray],
+    graph: Any,
     observations: list[np.ndarray],
 ) -> list[Made]:
-    """Write the draft, and read it again by its own library."""
-    if options.to == "sb3":
+    """Write the draft, the graph or else Stable-Baselines3's zip, and read it again by its own library."""
+    if graph is None:
         import stable_baselines3
 
         [policy], [task] = policies, tasks
@@ -112,9 +116,6 @@ def _make(
             lambda seen: sb3.outputs_of(again, policy, seen).numpy(), lambda seen: sb3.best_actions(again, seen)
         )
         return [Made(task, policy, made, Policy.from_callable(made.actions, task, kind="sb3"))]
-    graph = to_onnx(policies)
-    if options.int8:
-        graph = to_int8(graph, np.concatenate(calibration))
     draft.write_bytes(graph.SerializeToString())
     import onnxruntime
 

@@ -1,7 +1,7 @@
 """Back into Stable-Baselines3: a zip that it loads, and plays and scores as one of its own.
 
 Q-values become a DQN, logits a PPO, continuous actions a SAC where they are squashed and a PPO where they are clipped.
-Networks of the sizes that Stable-Baselines3 knows need nothing of ours; smaller CNNs need `potstill` to be importable.
+MLPs need nothing of ours to be loaded there, CNNs need `potstill` to be importable: theirs come in one size.
 """
 
 import tempfile
@@ -20,6 +20,23 @@ from potstill.tasks import Task
 from potstill.tasks.spec import make_gymnasium_env
 
 
+def check(policy: Policy) -> None:
+    """Check that Stable-Baselines3 is there and has a place for a policy.
+
+    Raises:
+        PotstillError: it isn't, or it hasn't.
+    """
+    if find_spec("stable_baselines3") is None:
+        raise PotstillError("--to sb3 needs stable-baselines3: pip install stable-baselines3")
+    policy.describe()  # refuses networks that aren't ours
+    if policy.sees is not None or policy.clip is not None or policy.time_feature:
+        raise PotstillError(
+            "--to sb3: a policy that selects or normalises what it sees, or sees the time, has no place there; use onnx"
+        )
+    if cast(NetworkSpec, policy.spec).frames is not None:
+        raise PotstillError(f"--to sb3: {policy.spec} looks at fewer frames than it is shown; use onnx")
+
+
 def to_sb3(policy: Policy, task: Task, observations: np.ndarray) -> Any:
     """A model of Stable-Baselines3 that plays as the policy does; it has no critic to speak of.
 
@@ -34,13 +51,9 @@ def to_sb3(policy: Policy, task: Task, observations: np.ndarray) -> Any:
     Raises:
         PotstillError: Stable-Baselines3 is missing, or has no place for such a policy.
     """
-    if find_spec("stable_baselines3") is None:
-        raise PotstillError("--to sb3 needs stable-baselines3: pip install stable-baselines3")
+    check(policy)
     import stable_baselines3 as sb3
 
-    policy.describe()  # refuses networks that aren't ours
-    if policy.sees is not None or policy.clip is not None:
-        raise PotstillError("--to sb3: a policy that selects or normalises what it sees has no place there; use onnx")
     spec = cast(NetworkSpec, policy.spec)
     layers = [layer for layer in policy.ours.trunk if isinstance(layer, nn.Conv2d | nn.Linear)]
     convs, dense = len(spec.convs), [*spec.hidden, *spec.controller]
@@ -51,8 +64,6 @@ def to_sb3(policy: Policy, task: Task, observations: np.ndarray) -> Any:
         width, *dense = dense
         kwargs["features_extractor_class"] = PotstillCNN
         kwargs["features_extractor_kwargs"] = {"convs": list(spec.convs), "features_dim": width}
-        if spec.frames is not None:
-            raise PotstillError(f"--to sb3: {spec} looks at fewer frames than it is shown; use onnx")
     head, dense_layers = policy.ours.head, layers[convs + bool(convs) :]
 
     def model_of(algorithm: Any, net_arch: Any, **rest: float) -> Any:

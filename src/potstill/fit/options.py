@@ -24,8 +24,6 @@ class Goal:
     """With which probability a student that is as good as it seemed shall be shown to be: says how many episodes."""
     max_episodes: int = 1000
     """A student that would need more episodes for the statement isn't tested."""
-    most_tested: int = 3
-    """How many of the smallest students that seem good enough are tested."""
 
     def check(self) -> None:
         """Refuse values that can't work.
@@ -36,9 +34,8 @@ class Goal:
         for name in ("keep", "confidence", "power"):
             if not 0 < getattr(self, name) < 1:
                 raise PotstillError(f"--{name} {getattr(self, name)}: must be above 0 and below 1")
-        for name, least in (("max_episodes", 20), ("most_tested", 1)):
-            if getattr(self, name) < least:
-                raise PotstillError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if self.max_episodes < 20:
+            raise PotstillError(f"--max-episodes {self.max_episodes}: must be at least 20")
 
     def record(self) -> dict[str, Any]:
         """As JSON."""

@@ -1,10 +1,10 @@
 """From a teacher to the smallest student that keeps enough of it, with a statement that can be checked.
 
 Students of all sizes learn from one stream of play. After each hour those that are surely far behind are dropped. At
-the end all that are left play; the smallest that seem good enough play again, episodes that nothing was chosen by, from
-the largest of them to the smallest until one fails. Each test is at the full level: a student is tested only if the one
-before it held, so that one false statement in the whole sequence is as improbable as in one test (a fixed sequence,
-Maurer et al. 1995; its order comes from other episodes).
+the end all that are left play; those that seem good enough play again, episodes that nothing was chosen by, from the
+largest to the smallest until one fails. Each test is at the full level: a student is tested only if the one before it
+held, so that one false statement in the whole sequence is as improbable as in one test (a fixed sequence, Maurer et al.
+1995; who is in it comes from other episodes, the order from sizes).
 """
 
 import math
@@ -18,13 +18,13 @@ from typing import Any
 from potstill.distill.loop import State, num_hours, rows_until
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, new_state, plan
-from potstill.distill.result import Played, add_costs, results, score
+from potstill.distill.result import RANDOM_SHARE, Played, add_costs, results, score
 from potstill.distill.run import go_on, learn, save_students
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, random_player, scores
+from potstill.evaluate import Player, Score, normalised, random_player, relative, scores
 from potstill.files import read_json, write_json
 from potstill.fit.options import Goal, ladder
-from potstill.fit.statement import RANDOM_SHARE, episodes_needed, p_value, statement
+from potstill.fit.statement import episodes_needed, p_value, statement
 from potstill.machine import machine, versions
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -49,6 +49,8 @@ def prepare(options: Options, goal: Goal) -> Plan:
         raise PotstillError("fit: name the policy to be replaced with --teacher")
     if len(options.teacher) > 1:
         raise PotstillError("fit: one --teacher at a time")
+    if options.starts != "noop":
+        raise PotstillError(f"--starts {options.starts}: there are too few starts to choose by some and test on others")
     if options.episodes < 2 * math.ceil(1 / RANDOM_SHARE):
         raise PotstillError(f"--episodes {options.episodes}: must be at least {2 * math.ceil(1 / RANDOM_SHARE)}")
     if not options.student:
@@ -80,6 +82,8 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     _drop(state, looks)
     go_on(plan, state, out, resume)
     before = state.seconds.get("total", 0.0)
+    if "0" not in looks:
+        yield from _look_at_teacher(lesson, options, plan.threads, looks, out)
     yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
     for progress in learn(plan, state, out):
         yield progress
@@ -93,7 +97,9 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     [played] = yield from score(plan, students)
     assert played is not None
     rungs = _rungs(plan, goal, students, played, looks)
-    tested = yield from _test(lesson, goal, rungs, students, options, plan.threads)
+    found = yield from _test(lesson, goal, rungs, students, options, plan.threads)
+    chosen = next((rung["name"] for rung in reversed(rungs) if rung.get("tested", {}).get("holds")), None)
+    fitted = {"seed": options.seed + AFRESH, "chosen": chosen, "statement": _in_words(lesson, goal, rungs, chosen)}
     seconds["evaluate"] = time.perf_counter() - evaluation
     seconds["total"] = before + time.perf_counter() - begun
     steps = rows_until(options.hours, options) * options.envs
@@ -104,13 +110,32 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
         "versions": versions(),
         "machine": machine(plan.threads),
         "protocol": plan.scored_by.record(),
-        **results(plan, students, [played]),
-        "fit": {**goal.record(), "rungs": rungs, **tested},
+        **_afresh(results(plan, students, [played]), found),
+        "fit": {**goal.record(), "rungs": rungs, **fitted},
         "budget": {"teacher_steps": steps, "updates": updates, "seconds": seconds},
     }
-    yield from add_costs(result, plan, students, out)
     write_json(out / "result.json", result)
+    yield from add_costs(result, plan, students, out)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
+
+
+def _look_at_teacher(
+    lesson: Lesson, options: Options, threads: int, looks: dict[str, Any], out: Path
+) -> Iterator[Progress]:
+    """Before anything is learnt: what there is to keep.
+
+    Raises:
+        PotstillError: nothing: the teacher isn't surely better than chance.
+    """
+    found = yield from _play(_players(lesson, {}, FIRST_LOOK), lesson, options.seed, threads)
+    if normalised(found["teacher"], found["teacher"], found["random"]) is None:
+        means = f"{found['teacher'].mean:.2f} against {found['random'].mean:.2f}"
+        name = lesson.teacher_record["name"]
+        raise PotstillError(
+            f"fit: {name} isn't surely better than chance on {lesson.task.id} ({means}): nothing to keep"
+        )
+    looks["0"] = {who: list(score.returns) for who, score in found.items()}
+    write_json(out / "looks.json", looks)
 
 
 def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Progress]:
@@ -122,7 +147,9 @@ def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path
     # Who has had a third of the lessons must have a third of the share: a rule that few who would pass fail.
     due = goal.keep * hour / options.hours
     players = _players(lesson, {s.name: s.policies[0] for s in state.students}, FIRST_LOOK)
+    players = {who: player for who, player in players.items() if who not in looks["0"]}
     found = yield from _play(players, lesson, options.seed, plan.threads)
+    found |= {who: Score(tuple(returns)) for who, returns in looks["0"].items()}
     said: dict[str, Any] = {}
     for student in state.students:
         own, teacher, random = found[student.name], found["teacher"], found["random"]
@@ -144,7 +171,7 @@ def _surely_below(student: Score, teacher: Score, random: Score, share: float) -
 
 
 def _drop(state: State, looks: dict[str, Any]) -> None:
-    gone = {name for of in looks.values() for name, said in of.items() if said["dropped"]}
+    gone = {name for hour, of in looks.items() if hour != "0" for name, said in of.items() if said["dropped"]}
     state.students = [student for student in state.students if student.name not in gone]
 
 
@@ -156,7 +183,7 @@ def _rungs(
     rungs: list[dict[str, Any]] = []
     for name, spec in plan.students.items():
         rung: dict[str, Any] = {"name": name, "spec": str(spec), "parameters": _parameters(plan, name)}
-        rung["looks"] = {hour: of[name] for hour, of in looks.items() if name in of}
+        rung["looks"] = {hour: of[name] for hour, of in looks.items() if hour != "0" and name in of}
         if name in students:
             own = played.scores[f"student {name}"]
             seen = statement(own, teacher, random, goal.keep, goal.confidence)
@@ -186,50 +213,62 @@ def _test(
     students: dict[str, list[Policy]],
     options: Options,
     threads: int,
-) -> Generator[Progress, None, dict[str, Any]]:
-    """Fresh episodes for the smallest students that seem good enough, the largest of them first."""
+) -> Generator[Progress, None, dict[str, Score]]:
+    """Fresh episodes for the students that seem good enough, the largest first; returns everybody's scores."""
     able = [rung for rung in rungs if rung.get("needed") is not None and rung["needed"] <= goal.max_episodes]
-    sequence = able[-goal.most_tested :]
-    chosen: str | None = None
     found: dict[str, Score] = {}
-    if sequence:
-        episodes = max(options.episodes, *(rung["needed"] for rung in sequence))
-        for rung in sequence:
-            name = rung["name"]
-            players = _players(lesson, {name: students[name][0]}, episodes)
-            fresh = {who: player for who, player in players.items() if who not in found}
-            found |= yield from _play(fresh, lesson, options.seed + AFRESH, threads)
-            said = statement(found[name], found["teacher"], found["random"], goal.keep, goal.confidence)
-            rung["tested"] = {**said.record(), "score": found[name].record()}
-            if not said.holds:
-                break
-            chosen = name
-    return {
-        "seed": options.seed + AFRESH,
-        "chosen": chosen,
-        "statement": _in_words(lesson, goal, rungs, chosen),
-        "fresh": {who: found[who].record() for who in ("teacher", "random") if who in found},
-    }
+    seed, most = options.seed + AFRESH, max((options.episodes, *(rung["needed"] for rung in able)))
+    for rung in able:
+        name = rung["name"]
+        if not found:
+            found = yield from _play(_players(lesson, {}, most), lesson, seed, threads)
+        own = _players(lesson, {name: students[name][0]}, max(options.episodes, rung["needed"]))[name]
+        found |= yield from _play({name: own}, lesson, seed, threads)
+        said = statement(found[name], found["teacher"], found["random"], goal.keep, goal.confidence)
+        rung["tested"] = {**said.record(), "score": found[name].record()}
+        if not said.holds:
+            break
+    return found
+
+
+def _afresh(result: dict[str, Any], found: dict[str, Score]) -> dict[str, Any]:
+    """`result.json`'s part about policies, with fresh scores where there are any: others were chosen by."""
+    if not found:
+        return result
+    teacher, random = found["teacher"], found["random"]
+    result["teachers"][0] |= {"score": teacher.record(), "random": random.record()}
+    for student in result["students"]:
+        if own := found.get(student["name"]):
+            share, ratio = normalised(own, teacher, random), relative(own, teacher)
+            student["tasks"][0] |= {
+                "score": own.record(),
+                "normalised": share and share.record(),
+                "relative": ratio and ratio.record(),
+                "random": random.mean,
+            }
+    return result
 
 
 def _in_words(lesson: Lesson, goal: Goal, rungs: list[dict[str, Any]], chosen: str | None) -> str:
-    of = f"{lesson.teacher_record['name']} on {lesson.task.id}"
-    wanted = f"at least {goal.keep:.0%} of the score above chance of {of}"
+    keep, confidence = (f"{100 * share:g} %" for share in (goal.keep, goal.confidence))
+    wanted = f"at least {keep} of the score above chance of {lesson.teacher_record['name']} on {lesson.task.id}"
     tested = [rung for rung in rungs if "tested" in rung]
     if chosen is not None:
         rung = next(rung for rung in tested if rung["name"] == chosen)
         said = rung["tested"]
-        order = f", the {len(tested)} sizes tested from the largest to the smallest" if len(tested) > 1 else ""
+        order = f", {len(tested)} sizes tested from the largest to the smallest" if len(tested) > 1 else ""
         return (
-            f"{chosen} ({rung['parameters']:,} parameters) keeps {wanted}: shown with {goal.confidence:.0%} confidence,"
-            f" one-sided, on {said['episodes']} episodes each that no choice was made by{order}. Measured:"
+            f"{chosen} ({rung['parameters']:,} parameters) keeps {wanted}: shown with {confidence} confidence,"
+            f" one-sided, on {said['episodes']} episodes of it that no choice was made by{order}. Measured:"
             f" {said['share']:.3f}; at this confidence {said['at_least']:.3f} or more."
         )
     if tested:
         said = tested[0]["tested"]
+        left = [rung["name"] for rung in rungs if rung.get("needed") is not None and "tested" not in rung]
         return (
             f"No size qualifies: {tested[0]['name']} seemed to keep {wanted}, but on {said['episodes']} fresh episodes"
-            f" each kept {said['share']:.3f}, which doesn't show it with {goal.confidence:.0%} confidence."
+            f" it kept {said['share']:.3f}, which doesn't show it with {confidence} confidence."
+            + (f" Smaller ones weren't tested then: {', '.join(left)}." if left else "")
         )
     best = max((rung for rung in rungs if "share" in rung), key=lambda rung: rung["share"])
     needed = f"it would take {best['needed']:,} episodes" if best["needed"] else "no number of episodes would show more"

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
+from potstill.distill.result import RANDOM_SHARE
 from potstill.evaluate import Score
 
-RANDOM_SHARE = 0.25
-"""Episodes of the random policy to one of the student's."""
+FAR = 10.0
+"""Below the measured share nothing less than this is looked for."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Statement:
 
     keep: float
     """The share asked for, k."""
-    share: float
-    """`normalised` as measured."""
+    share: float | None
+    """`normalised` as measured; None where the teacher isn't above chance: then nothing is shown."""
     p: float
     """How probable episodes that speak as well for it are, if it kept less than k."""
-    at_least: float
-    """The largest share that is shown at this confidence, one-sided."""
+    at_least: float | None
+    """The largest share that is shown at this confidence, one-sided; None: none is."""
     episodes: int
     """Of the student; as many of the teacher."""
     holds: bool
@@ -43,10 +44,14 @@ class Statement:
 def statement(student: Score, teacher: Score, random: Score, keep: float, confidence: float) -> Statement:
     """Test whether a student keeps at least `keep`, one-sided at level 1 − `confidence`."""
     gap = teacher.mean - random.mean
-    share = (student.mean - random.mean) / gap if gap > 0 else math.nan
     p = p_value(student, teacher, random, keep)
+    if gap <= 0:
+        return Statement(keep, None, p, None, len(student.returns), holds=False)
+    share = (student.mean - random.mean) / gap
     # The test's p grows with k: the largest k it still rejects is found by halving.
-    low, high = -10.0, max(share, -10.0) if gap > 0 else -10.0
+    low, high = share - FAR, share
+    if p_value(student, teacher, random, low) > 1 - confidence:
+        return Statement(keep, share, p, None, len(student.returns), holds=False)
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if p_value(student, teacher, random, middle) <= 1 - confidence else (low, middle)

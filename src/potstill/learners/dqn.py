@@ -24,6 +24,7 @@ from potstill.memory.priorities import Priorities
 from potstill.networks import MultiHead, Network, scale
 from potstill.policies import as_one, use
 from potstill.policy import Policy
+from potstill.progress import Progress as BaseProgress
 from potstill.tasks import Envs
 
 UPDATES_AT_A_TIME = 8
@@ -71,13 +72,9 @@ class State:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far DQN has come."""
+class Progress(BaseProgress):
+    """How far DQN has come; `done` are control steps played of each game."""
 
-    stage: str
-    done: int
-    """Control steps played of each game."""
-    total: int
     updates: int = 0
     epsilon: float = 1.0
     loss: float | None = None

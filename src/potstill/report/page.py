@@ -49,8 +49,9 @@ def write_report(*runs: Path, out: Path | None = None) -> Path:
         sections = [_section(run) for run in runs]
         page = environment(autoescape=True).get_template("page.html.jinja")
         rows = [row for section in sections for row in section.rows]
-        overview = plots.runs(rows) if len(sections) > 1 else None
-        html = page.render(sections=sections, overview=overview)
+        with as_runs_write_it(runs[0]):
+            overview = plots.runs(rows) if len(sections) > 1 else None
+            html = page.render(sections=sections, overview=overview)
     with atomic_write(out) as file:
         file.write(html.encode())
     return out
@@ -100,14 +101,16 @@ def _distillation(result: dict[str, Any], run: Path) -> str:
         of_all=_parameters_of_all(result["teachers"]),
         curves=plots.learning(read_metrics(run)),
         fit=(fit := result.get("fit")),
-        smallest=_to_use(result["students"], fit and fit["chosen"]),
+        to_use=_to_use(result["students"], fit),
     )
 
 
-def _to_use(students: list[dict[str, Any]], chosen: str | None) -> dict[str, Any]:
-    """The student that the page shows how to use: the one a fit chose, else the smallest."""
-    named = [student for student in students if student["name"] == chosen]
-    return min(named or students, key=lambda student: student["parameters"])
+def _to_use(students: list[dict[str, Any]], fit: dict[str, Any] | None) -> dict[str, Any]:
+    """The student that the page shows how to use: the smallest; of a fit the one it chose, else the best."""
+    if fit:
+        best = max((rung for rung in fit["rungs"] if "share" in rung), key=lambda rung: rung["share"])
+        students = [student for student in students if student["name"] == (fit["chosen"] or best["name"])]
+    return min(students, key=lambda student: student["parameters"])
 
 
 def _parameters_of_all(teachers: list[dict[str, Any]]) -> int:

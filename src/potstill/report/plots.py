@@ -221,8 +221,8 @@ def learning(metrics: list[dict[str, Any]]) -> list[Markup]:
             continue
         figure, axes = _axes(title, "updates", y)
         for name, colour in zip(metrics[0][key], _colours(), strict=False):
-            line = [m[key][name] for m in metrics]
-            axes.plot([m["update"] for m in metrics], line, color=colour, label=name, linewidth=1.2)
+            line = [(m["update"], m[key][name]) for m in metrics if name in m[key]]  # a fit drops students
+            axes.plot(*zip(*line, strict=True), color=colour, label=name, linewidth=1.2)
         if key == "loss" and all(value > 0 for m in metrics for value in m[key].values()):
             axes.set_yscale("log")  # the first updates would hide the rest
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -61,10 +61,9 @@ def load(path: Path, task_id: str | None) -> list[Policy]:
     found = _try_out(path, task and task.observation_shape)
     if found["described"]:
         return _described(path, found)
-    if task is None:
-        raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    assert task is not None
     output, outputs_are = choose_output(found["outputs"], task)
-    network = _session(path, found, output)
+    network = Session(_session(path), found["input"], found["dtype"], output)
     task = replace(task, observation_shape=tuple(found["shape"]))  # it may see a part of what the task shows
     try:
         policy = Policy.from_callable(network, task, outputs_are, kind="onnx", num_parameters=found["parameters"])
@@ -82,20 +81,25 @@ def _described(path: Path, found: dict[str, Any]) -> list[Policy]:
     outputs = graph["outputs"] if isinstance(graph.get("outputs"), list) else []
     if len(outputs) != len(policies) or not all(name in found["outputs"] for name in outputs):
         raise PotstillError(f"{path}: its description and its outputs don't fit together")
-    for policy, output in zip(policies, outputs, strict=True):
+    if found["parameters"] > 2 * policies[0].num_parameters + 100_000 * len(policies):
+        raise PotstillError(f"{path} has {found['parameters']} parameters, its description says something else")
+    for policy in policies:
         if (tuple(found["shape"]), found["dtype"]) != (policy.observation_shape, policy.observation_dtype):
             raise PotstillError(f"{path} takes {found['dtype']} {found['shape']}, its description says something else")
+    session = _session(path)
+    for policy, output in zip(policies, outputs, strict=True):
         kind = "onnx, int8" if graph.get("int8") is True else "onnx"
         parameters = policy.num_parameters
-        policy.network = Foreign(_session(path, found, output), policy.network.num_outputs, None, parameters)
+        function = Session(session, found["input"], found["dtype"], output)
+        policy.network = Foreign(function, policy.network.num_outputs, None, parameters)
         policy.spec, policy.provenance = kind, {**policy.provenance, "format": kind, "network": str(policy.spec)}
     return policies
 
 
-def _session(path: Path, found: dict[str, Any], output: str) -> Session:
+def _session(path: Path) -> Any:
     import onnxruntime
 
-    return Session(onnx_trial.make_session(onnxruntime, str(path)), found["input"], found["dtype"], output)
+    return onnx_trial.make_session(onnxruntime, str(path))
 
 
 def _try_out(path: Path, shape: tuple[int, ...] | None) -> dict[str, Any]:

@@ -41,6 +41,9 @@ def main() -> None:
     if len(inputs) != 1:
         sys.exit(f"it has {len(inputs)} inputs ({', '.join(i.name for i in inputs)[:200]}), not observations alone")
     name, (batch, *seen) = inputs[0].name, inputs[0].shape or [None]
+    described = next((entry.value for entry in model.metadata_props if entry.key == "potstill"), None)
+    if shape is None and described is None:
+        sys.exit("it doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
     # A dimension that it leaves open is the task's, where that is known.
     others = shape or [0] * len(seen)
     seen = [side if isinstance(side, int) else int(other) for side, other in zip(seen, others, strict=False)]
@@ -54,7 +57,6 @@ def main() -> None:
     if not outputs:
         sys.exit("it has no outputs")
     session.run(outputs, {name: observations})
-    described = next((entry.value for entry in model.metadata_props if entry.key == "potstill"), None)
     found = {"input": name, "dtype": dtype, "shape": seen, "outputs": outputs, "parameters": parameters}
     found["described"] = described and described[:MAX_DESCRIPTION]
     sys.stdout.write(json.dumps(found))

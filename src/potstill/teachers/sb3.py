@@ -45,8 +45,6 @@ GAUSSIAN_HEAD = "gaussian"
 NO_SPREAD = 0.1
 """The standard deviation of policies without one, before they are squashed: TD3's exploration noise."""
 EXTRACTORS = {"NatureCNN", "FlattenExtractor", "CombinedExtractor", "PotstillCNN"}
-SIZES = {"features_dim", "convs"}
-"""Of their arguments those that show in the tensors' shapes."""
 ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
 
 
