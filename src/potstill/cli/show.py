@@ -236,7 +236,7 @@ def show_export(record: dict[str, Any]) -> None:
     for task in record["tasks"]:
         print(
             f"{task['task']}: on {task['observations']:,} states of play {task['same_actions']:.2%} of the best actions"
-            f" are the same, outputs differ by {task['difference']:.1e} of the largest at most"
+            f" are the same, outputs differ by {task['largest_difference']:.1e} of the largest at most"
         )
         if "export" in task:
             scores = (f"{name} {_interval(task[name], 2)}" for name in ("policy", "export", "difference"))

@@ -43,7 +43,7 @@ class Agreement:
     than twice the tolerance, either will do."""
 
     def record(self) -> dict[str, Any]:
-        return {"observations": self.observations, "difference": self.difference, "same_actions": self.same}
+        return {"observations": self.observations, "largest_difference": self.difference, "same_actions": self.same}
 
 
 def observe(policy: Policy, task: Task, count: int, seed: int, threads: int) -> Generator[Progress, None, np.ndarray]:

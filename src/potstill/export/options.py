@@ -20,8 +20,8 @@ class Options:
     """Of each, with --verify."""
     tolerance: float = 1e-4
     """How far outputs may differ, as a share of the largest one; not asked of int8."""
-    min_agreement: float = 0.95
-    """The share of best actions that int8 must keep; of others' all must be the same."""
+    min_agreement: float = 0.9
+    """The share of best actions that int8 must keep (a twentieth of states are near ties); others must keep all."""
     seed: int = 0
     """Of the play it is compared on."""
     threads: int = 0
