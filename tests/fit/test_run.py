@@ -145,6 +145,8 @@ def test_goals_that_nothing_can_show_are_refused(options, goal, message):
 def test_one_teacher_is_needed(options, cartpole_file):
     with pytest.raises(PotstillError, match="--teacher"):
         prepare(replace(options, teacher=()), GOAL)
+    with pytest.raises(PotstillError, match="the name is taken"):
+        prepare(replace(options, student=("teacher=mlp:4",)), GOAL)
     with pytest.raises(PotstillError, match="--starts expert: there are too few"):
         prepare(replace(options, starts="expert"), GOAL)
     with pytest.raises(PotstillError, match="one --teacher"):

@@ -56,7 +56,10 @@ def prepare(options: Options, goal: Goal) -> Plan:
     if not options.student:
         [lesson] = plan(options).lessons
         options = replace(options, student=ladder(lesson.task))
-    return plan(options)
+    planned = plan(options)
+    if taken := {"teacher", "random"} & planned.students.keys():
+        raise PotstillError(f"--student {taken.pop()}=…: the name is taken, choose another")
+    return planned
 
 
 def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
