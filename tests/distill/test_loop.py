@@ -137,7 +137,7 @@ def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path)
 
 def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
     options = Options(
-        ("net3", "small=cnn:8-8-8:16"), (teacher_pong,), hours=0.01, updates=2000, envs=9, episodes=1, threads=2
+        ("net3", "small=cnn:4-4-4:8:2f"), (teacher_pong,), hours=0.01, updates=2000, envs=9, episodes=1, threads=2
     )
     result = finish(options, tmp_path / "run")
     assert result["teachers"][0]["parameters"] == 1_687_206

@@ -270,11 +270,6 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
         raise PotstillError(
             f"{name} acts within {bounds}, {task.id} within {task.bounds}: name its own task with --task"
         )
-    if policy.observation_dtype != task.observation_dtype:
-        raise PotstillError(
-            f"{name} sees {policy.observation_dtype} observations, {task.id} shows {task.observation_dtype}: name its"
-            " own task with --task"
-        )
     if policy.observation_shape != task.observation_shape or policy.num_actions != task.num_actions:
         part = policy.num_actions == task.num_actions and len(policy.observation_shape) == 1 == len(
             task.observation_shape
@@ -283,6 +278,11 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
             f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
             f" {task.id} shows {task.observation_shape} and has {task.num_actions}: name its own task with --task"
             + (", or what it sees of this one with --teacher-sees (evaluate: --sees)" if part else "")
+        )
+    if policy.observation_dtype != task.observation_dtype:
+        raise PotstillError(
+            f"{name} sees {policy.observation_dtype} observations, {task.id} shows {task.observation_dtype}: name its"
+            " own task with --task"
         )
 
 
