@@ -54,8 +54,12 @@ def test_outputs_are_the_graphs(tmp_path, batch, external):
 def test_a_file_that_says_nothing_of_its_task_asks_for_it(tmp_path):
     nodes = [helper.make_node("Gemm", ["seen", "weight", "bias"], ["logits"])]
     path = write(tmp_path / "a.onnx", nodes, ("batch", "n"), weight=WEIGHT, bias=BIAS)
-    with pytest.raises(PotstillError, match="it doesn't say what it plays: add --task"):
-        load(path)
+    empty = onnx.load(path)
+    empty.metadata_props.add(key="potstill", value="")
+    onnx.save(empty, tmp_path / "empty.onnx")
+    for file in (path, tmp_path / "empty.onnx"):
+        with pytest.raises(PotstillError, match="it doesn't say what it plays: add --task"):
+            load(file)
     assert load(path, task="CartPole-v1").observation_shape == (4,)
 
 

@@ -70,8 +70,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Bas
         "budget": {**budget, "seconds": seconds},
     }
     write_json(out / "result.json", result)
-    yield from add_costs(result, plan, students, out)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    yield from add_costs(result, plan, students, out)
 
 
 def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:

@@ -82,8 +82,7 @@ def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator
             for each, task_record in zip(made, record["tasks"], strict=True):
                 task_record |= yield from _verify(each, out, options, threads)
         content = draft.read_bytes()
-    with atomic_write(out) as file:
-        file.write(content)
+    _write(out, content)
     return {**record, "bytes": len(content)}
 
 
@@ -110,13 +109,13 @@ def _make(
 
         [policy], [task] = policies, tasks
         model = sb3.to_sb3(policy, task, observations[0])
-        draft.write_bytes(sb3.to_bytes(model))
+        _write(draft, sb3.to_bytes(model))
         again = getattr(stable_baselines3, type(model).__name__).load(draft, device="cpu")
         made = check.Export(
             lambda seen: sb3.outputs_of(again, policy, seen).numpy(), lambda seen: sb3.best_actions(again, seen)
         )
         return [Made(task, policy, made, Policy.from_callable(made.actions, task, kind="sb3"))]
-    draft.write_bytes(graph.SerializeToString())
+    _write(draft, graph.SerializeToString())
     import onnxruntime
 
     session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
@@ -128,6 +127,11 @@ def _make(
         Made(task, policy, check.Export(said(name), said(actions_name(name))), player)
         for task, policy, player, name in zip(tasks, policies, load_all(draft), output_names(policies), strict=True)
     ]
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def _verify(made: Made, out: Path, options: Options, threads: int) -> Generator[Progress, None, dict[str, Any]]:

@@ -4,9 +4,8 @@ Q-values become a DQN, logits a PPO, continuous actions a SAC where they are squ
 MLPs need nothing of ours to be loaded there, CNNs need `potstill` to be importable: theirs come in one size.
 """
 
-import tempfile
+import io
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -117,10 +116,9 @@ def best_actions(model: Any, observations: np.ndarray) -> np.ndarray:
 
 def to_bytes(model: Any) -> bytes:
     """The zip."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.zip"
-        model.save(path)
-        return path.read_bytes()
+    buffer = io.BytesIO()
+    model.save(buffer)
+    return buffer.getvalue()
 
 
 def _set_up(model: Any, task: Task) -> Any:

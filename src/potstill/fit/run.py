@@ -121,8 +121,8 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
         "budget": {"teacher_steps": steps, "updates": updates, "seconds": seconds},
     }
     write_json(out / "result.json", result)
-    yield from add_costs(result, plan, students, out)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    yield from add_costs(result, plan, students, out)
 
 
 def _look_at_teacher(

@@ -42,7 +42,7 @@ def main() -> None:
         sys.exit(f"it has {len(inputs)} inputs ({', '.join(i.name for i in inputs)[:200]}), not observations alone")
     name, (batch, *seen) = inputs[0].name, inputs[0].shape or [None]
     described = next((entry.value for entry in model.metadata_props if entry.key == "potstill"), None)
-    if shape is None and described is None:
+    if shape is None and not described:
         sys.exit("it doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
     # A dimension that it leaves open is the task's, where that is known.
     others = shape or [0] * len(seen)
