@@ -54,7 +54,7 @@ def test_a_task_each_for_a_student_of_several(cartpole_file, tmp_path):
 
 
 def test_what_cannot_be_drawn_is_left_out(cartpole_file, tmp_path, monkeypatch):
-    def no_renderer(*_):
+    def no_renderer(*_, **__):
         raise PotstillError("CartPole-v1 can't be drawn here")
 
     monkeypatch.setattr(videos, "frames", no_renderer)

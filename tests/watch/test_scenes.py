@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -9,16 +10,17 @@ from potstill import Policy
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, play_episodes, random_player
 from potstill.tasks import Task, make_task
+from potstill.tasks.starts import Start
 from potstill.watch import pace, watch
 
 CARTPOLE = make_task("CartPole-v1")
 BREAKOUT = make_task("ALE/Breakout-v5").under(epsilon=1.0)
 
 
-def evaluated(policy: Policy, task: Task, seed: int, episode: int) -> float:
+def evaluated(policy: Policy, task: Task, seed: int, episode: int, starts: Sequence[Start] | None = None) -> float:
     """The return of an episode as evaluation plays it."""
     player = Player(policy, task.protocol.act, task.protocol.epsilon, 1)
-    [score] = [f[2] for m in play_episodes([player], task, [(0, episode)], seed, 1) for f in m.finished]
+    [score] = [f[2] for m in play_episodes([player], task, [(0, episode)], seed, 1, starts) for f in m.finished]
     return score
 
 
@@ -31,6 +33,16 @@ def test_an_episode_is_one_of_evaluations(cartpole_teacher):
         while not scene.ended:
             scene = next(scenes)
         assert scene.score == evaluated(cartpole_teacher, task, 5, episode)
+
+
+def test_from_a_recorded_start_what_the_expert_did_is_neither_shown_nor_counted(cartpole_teacher):
+    task, starts = CARTPOLE.under(epsilon=0.4), [Start(3, (0, 1, 1, 0)), Start(4, (1, 0))]
+    scenes = watch(cartpole_teacher, task, seed=5, starts=starts)
+    for episode in range(2):
+        scene, steps = next(scenes), 0
+        while not scene.ended:
+            scene, steps = next(scenes), steps + 1
+        assert scene.score == steps == evaluated(cartpole_teacher, task, 5, episode, starts)
 
 
 def test_the_coloured_game_is_the_one_that_is_played(monkeypatch):

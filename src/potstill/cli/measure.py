@@ -125,6 +125,11 @@ class Starts:
     """Probability of a random action."""
     act: Literal["greedy", "sample"] = "greedy"
     """Take the best action, or draw from the expert's distribution."""
+    sees: str | None = None
+    """What the expert sees of longer vectors or of a Dict of them, where its file doesn't say it: keys or slices, as in
+    goal,position or 0:4,6:."""
+    trust: bool = False
+    """The file may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     seed: int = 0
     """Of the episodes and of the draw."""
     threads: int = 0
@@ -132,25 +137,20 @@ class Starts:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import record_under_bar
-        from potstill.distill.plan import check_plays, id_of_task
         from potstill.evaluate import Player
         from potstill.files import sha256
-        from potstill.tasks import make_task, starts
-        from potstill.teachers import find, load
+        from potstill.tasks import starts
+        from potstill.teachers import find
 
         if not 1 <= self.number <= starts.MAX_STARTS:
             raise PotstillError(f"--number {self.number}: must be from 1 to {starts.MAX_STARTS}")
-        if not 0 <= self.epsilon <= 1:
-            raise PotstillError(f"--epsilon {self.epsilon}: must be from 0 to 1")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         path = find(self.expert)
-        policy = load(path, self.task)
-        task_id = id_of_task(policy, self.task, self.expert)
-        if self.act == "sample" and policy.outputs_are == "q":
-            raise PotstillError(f"--act sample: {self.expert} has Q-values, no distribution to draw from")
-        task = make_task(task_id).under(time_feature=policy.time_feature)
-        check_plays(policy, task, str(self.expert))
+        played = load_players([path], self.task, self.act, self.epsilon, self.sees, self.trust)
+        if len(played) > 1:
+            raise PotstillError(f"starts: {self.expert} plays {len(played)} tasks: name one of them with --task")
+        [(_, policy, task)] = played
         if task.bounds is not None or task.num_actions > len(starts.DIGITS):
             raise PotstillError(f"starts: {task.id} has too many actions, or continuous ones")
         threads = self.threads or os.cpu_count() or 1

@@ -30,7 +30,7 @@ def save(folder: Path, state: State, options: Options) -> None:
     content = {
         "hours": state.hours,
         "updates": state.updates,
-        "seconds": state.seconds,
+        "seconds": state.seconds | {"total": state.elapsed},
         "play_rng": state.play_rng.bit_generator.state,
         "sample_rng": state.sample_rng.bit_generator.state,
         "envs": [envs.snapshot() for envs in state.envs],
@@ -60,6 +60,7 @@ def load(folder: Path, state: State, options: Options) -> None:
             saved_state.unpack(student.name, student.learner, student.optimizer, tensors)
             student.keep()
         state.hours, state.updates = content["hours"], content["updates"]
+        state.began -= content["seconds"].pop("total")
         state.seconds = content["seconds"]
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]

@@ -84,6 +84,13 @@ class State:
     """Hours begun and done, the last may be a fraction."""
     updates: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "label": 0.0, "learn": 0.0})
+    began: float = field(default_factory=time.perf_counter)
+    """When the run began, had it never been interrupted."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the run so far; those lost with a killed process apart."""
+        return time.perf_counter() - self.began
 
 
 @dataclass(frozen=True)

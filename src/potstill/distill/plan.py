@@ -91,6 +91,10 @@ class Plan:
     def temperatures(self) -> list[float]:
         return [lesson.temperature for lesson in self.lessons]
 
+    def teaching(self, students: tuple[str, ...]) -> "Plan":
+        """The same for other students, of which it is known that they can see the task."""
+        return replace(self, options=replace(self.options, student=students), students=_specs(students))
+
     def record(self) -> dict[str, Any]:
         """What decides the weights, as JSON: `config.json`'s part that a resumed run must share."""
         recordings = [lesson.recording for lesson in self.lessons]
@@ -135,7 +139,7 @@ def plan(options: Options, *teachers: Policy) -> Plan:
             )
     if options.batch_norm and options.batch < 2 * len(lessons):
         raise PotstillError(f"--batch {options.batch}: batch normalisation needs two samples of each task")
-    students = {name: NetworkSpec.parse(spec) for name, spec in name_students(options.student).items()}
+    students = _specs(options.student)
     student_sees = None
     if options.student_sees is not None:
         parts = {lesson.task.parts("--student-sees", options.student_sees) for lesson in lessons}
@@ -151,6 +155,10 @@ def plan(options: Options, *teachers: Policy) -> Plan:
         raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
     _check_memory(options, lessons)
     return Plan(options, lessons, students, student_sees, options.threads or os.cpu_count() or 1)
+
+
+def _specs(students: tuple[str, ...]) -> dict[str, NetworkSpec]:
+    return {name: NetworkSpec.parse(spec) for name, spec in name_students(students).items()}
 
 
 def hours_that_fit(tasks: Sequence[str], device: str) -> float:

@@ -5,11 +5,11 @@ The students' policy files are in the run directory's `students/`.
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,39 +39,17 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Bas
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    begun = time.perf_counter()
     open_run(out, resume, command, plan.record())
     if (out / "result.json").exists():
         return
     state = new_state(plan)
     go_on(plan, state, out, resume)
-    before = state.seconds.get("total", 0.0)
     yield from learn(plan, state, out)
-    students = {student.name: student.policies for student in state.students}
-    save_students(students, out)
-    budget = {
-        "teacher_steps": rows_until(plan.options.hours, plan.options) * plan.options.envs * len(plan.lessons),
-        "updates": state.updates,
-    }
-    seconds = state.seconds
-    del state  # the memory: gigabytes that evaluation doesn't need
-    evaluation = time.perf_counter()
+    students = save_students(state, out)
+    learnt = state.elapsed
     played = yield from score(plan, students)
-    seconds["evaluate"] = time.perf_counter() - evaluation
-    seconds["total"] = before + time.perf_counter() - begun
-    result = {
-        "schema": SCHEMA,
-        "command": command,
-        "seed": plan.options.seed,
-        "versions": versions(),
-        "machine": machine(plan.threads),
-        "protocol": plan.scored_by.record(),
-        **results(plan, students, played),
-        "budget": {**budget, "seconds": seconds},
-    }
-    write_json(out / "result.json", result)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    yield from add_costs(result, plan, students, out)
+    state.seconds["evaluate"] = state.elapsed - learnt
+    yield from conclude(plan, state, students, results(plan, students, played), out, command)
 
 
 def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
@@ -87,7 +65,7 @@ def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
 
 def learn(plan: Plan, state: State, out: Path) -> Iterator[Progress]:
     """Play and learn to the end, with metrics and a checkpoint after each hour; at stage "hour" all is saved."""
-    begun, before, hours = time.perf_counter(), state.seconds.get("total", 0.0), state.hours
+    hours = state.hours
     with (
         open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
         tensorboard(out, state.updates + 1) as write_events,
@@ -104,20 +82,46 @@ def learn(plan: Plan, state: State, out: Path) -> Iterator[Progress]:
                 scalars = {"loss": progress.losses, "agreement": progress.agreement}
                 write_events({f"{k}/{name}": v for k, of in scalars.items() for name, v in of.items()}, progress.done)
             if progress.stage == "hour":
-                state.seconds["total"] = before + time.perf_counter() - begun
                 os.fsync(metrics.fileno())
                 checkpoint.save(out / "checkpoint", state, plan.options)
             yield progress
     for envs in state.envs:
         envs.close()
+    state.memories.clear()  # gigabytes that evaluation doesn't need
 
 
-def save_students(students: dict[str, list[Policy]], out: Path) -> None:
-    """Write every student's policy file."""
-    for name, policies in students.items():
-        for policy in policies:
+def save_students(state: State, out: Path) -> dict[str, list[Policy]]:
+    """Write every student's policy file; returns the policies by the student's name."""
+    for student in state.students:
+        for policy in student.policies:
             policy.network.requires_grad_(False)
-        save(policies, out / "students" / f"{name}.safetensors")
+        save(student.policies, out / "students" / f"{student.name}.safetensors")
+    return {student.name: student.policies for student in state.students}
+
+
+def conclude(
+    plan: Plan, state: State, students: dict[str, list[Policy]], said: dict[str, Any], out: Path, command: list[str]
+) -> Iterator[BaseProgress]:
+    """Write `result.json`: what is said of the policies, and how it came about. What they cost is measured after that
+    and added, so that nothing is lost should it fail."""
+    options = plan.options
+    result = {
+        "schema": SCHEMA,
+        "command": command,
+        "seed": options.seed,
+        "versions": versions(),
+        "machine": machine(plan.threads),
+        "protocol": plan.scored_by.record(),
+        **said,
+        "budget": {
+            "teacher_steps": rows_until(options.hours, options) * options.envs * len(plan.lessons),
+            "updates": state.updates,
+            "seconds": state.seconds | {"total": state.elapsed},
+        },
+    }
+    write_json(out / "result.json", result)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    yield from add_costs(result, plan, students, out)
 
 
 def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:

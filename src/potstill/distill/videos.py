@@ -54,6 +54,7 @@ def _film(lesson: Lesson, teacher: Policy, name: str, student: Policy, seed: int
     named = ("teacher", teacher), (name, student)
     actors = [Actor(f"{of}, {policy.num_parameters:,} parameters", policy, lesson.task) for of, policy in named]
     rate, _ = pace(lesson.task)
-    pictures = islice(frames(actors, seed), round(SECONDS * rate))
+    starts = lesson.starts and lesson.starts.starts
+    pictures = islice(frames(actors, seed, starts=starts), round(SECONDS * rate))
     until = time.perf_counter() + PATIENCE
     write(takewhile(lambda _: time.perf_counter() < until, pictures), path, rate)

@@ -107,7 +107,7 @@ def to_int8(model: Any, observations: np.ndarray) -> Any:
         observations: (n, *observation_shape), what the ranges are taken from.
 
     Raises:
-        PotstillError: there are no other layers.
+        PotstillError: there are no other layers, or no room for temporary files.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -116,20 +116,24 @@ def to_int8(model: Any, observations: np.ndarray) -> Any:
     kept = {layers[0].name, *(node.name for node in layers if node.input[1].endswith("head.weight"))}
     if len(kept) == len(layers):
         raise PotstillError("--int8: the network has no layers between its first and its last, which stay as they are")
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        quantize_static(
-            copy.deepcopy(model),
-            path,
-            cast(Any, _Batches(observations)),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            op_types_to_quantize=["Conv", "Gemm", "Relu", "Reshape"],
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QUInt8,
-            nodes_to_exclude=list(kept),
-        )
-        quantised = onnx.load(path)
+    try:
+        with _quiet(), tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "int8.onnx"
+            quantize_static(
+                copy.deepcopy(model),
+                path,
+                cast(Any, _Batches(observations)),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                op_types_to_quantize=["Conv", "Gemm", "Relu", "Reshape"],
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QUInt8,
+                nodes_to_exclude=list(kept),
+            )
+            quantised = onnx.load(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise PotstillError(f"--int8 can't write to {tempfile.gettempdir()}: {reason}; TMPDIR names another") from error
     description = json.loads(next(entry.value for entry in model.metadata_props if entry.key == KEY))
     description["graph"]["int8"] = True
     _describe_in(quantised, description)

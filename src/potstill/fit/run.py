@@ -8,27 +8,23 @@ held, so that one false statement in the whole sequence is as improbable as in o
 """
 
 import math
-import shutil
-import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from potstill.distill.loop import State, rows_until
+from potstill.distill.loop import State
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, new_state, plan
-from potstill.distill.result import RANDOM_SHARE, Played, add_costs, results, score
-from potstill.distill.run import go_on, learn, save_students
+from potstill.distill.result import RANDOM_SHARE, Played, results, score
+from potstill.distill.run import conclude, go_on, learn, save_students
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, normalised, random_player, relative, scores
 from potstill.files import read_json, write_json
 from potstill.fit.options import Goal, ladder
 from potstill.fit.statement import episodes_needed, p_value, statement
-from potstill.machine import machine, versions
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import SCHEMA, open_run
+from potstill.run_directory import open_run
 
 FIRST_LOOK = 20
 """Episodes of everybody at a first look."""
@@ -56,10 +52,9 @@ def prepare(options: Options, goal: Goal) -> Plan:
         raise PotstillError(f"--starts {options.starts}: there are too few starts to choose by some and test on others")
     if options.episodes < 2 * math.ceil(1 / RANDOM_SHARE):
         raise PotstillError(f"--episodes {options.episodes}: must be at least {2 * math.ceil(1 / RANDOM_SHARE)}")
-    if not options.student:
-        [lesson] = plan(options).lessons
-        options = replace(options, student=ladder(lesson.task))
     planned = plan(options)
+    if not options.student:
+        planned = planned.teaching(ladder(planned.lessons[0].task))
     if taken := {"teacher", "random"} & planned.students.keys():
         raise PotstillError(f"--student {taken.pop()}=…: the name is taken, choose another")
     return planned
@@ -78,7 +73,6 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    begun = time.perf_counter()
     open_run(out, resume, command, {**plan.record(), "fit": goal.record()})
     if (out / "result.json").exists():
         return
@@ -87,7 +81,6 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     state = new_state(plan)
     _drop(state, looks)
     go_on(plan, state, out, resume)
-    before = state.seconds.get("total", 0.0)
     if "0" not in looks:
         yield from _look_at_teacher(lesson, options, plan.threads, looks, out)
     yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
@@ -95,34 +88,18 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
         yield progress
         if progress.stage == "hour":
             yield from _look(plan, goal, state, looks, out)
-    students = {student.name: student.policies for student in state.students}
-    save_students(students, out)
-    updates, seconds = state.updates, state.seconds
-    del state  # the memory: gigabytes that evaluation doesn't need
-    evaluation = time.perf_counter()
+    students = save_students(state, out)
+    learnt = state.elapsed
     [played] = yield from score(plan, students)
     assert played is not None
     rungs = _rungs(plan, goal, students, played, looks)
     found = yield from _test(lesson, goal, rungs, students, options, plan.threads)
     chosen = next((rung["name"] for rung in reversed(rungs) if rung.get("tested", {}).get("holds")), None)
     fitted = {"seed": options.seed + AFRESH, "chosen": chosen, "statement": _in_words(lesson, goal, rungs, chosen)}
-    seconds["evaluate"] = time.perf_counter() - evaluation
-    seconds["total"] = before + time.perf_counter() - begun
-    steps = rows_until(options.hours, options) * options.envs
-    result = {
-        "schema": SCHEMA,
-        "command": command,
-        "seed": options.seed,
-        "versions": versions(),
-        "machine": machine(plan.threads),
-        "protocol": plan.scored_by.record(),
-        **_afresh(results(plan, students, [played]), found),
-        "fit": {**goal.record(), "rungs": rungs, **fitted},
-        "budget": {"teacher_steps": steps, "updates": updates, "seconds": seconds},
-    }
-    write_json(out / "result.json", result)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    yield from add_costs(result, plan, students, out)
+    state.seconds["evaluate"] = state.elapsed - learnt
+    said = _afresh(results(plan, students, [played]), found)
+    said["fit"] = {**goal.record(), "rungs": rungs, **fitted}
+    yield from conclude(plan, state, students, said, out, command)
 
 
 def _look_at_teacher(

@@ -19,7 +19,7 @@ import torch
 
 from potstill import policies
 from potstill.distill.loop import Progress as StudentsProgress
-from potstill.distill.options import name_students
+from potstill.distill.options import STEPS_PER_HOUR, name_students
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, evaluate, relative
 from potstill.files import sha256, write_json
@@ -129,11 +129,13 @@ def plan(
     for spec in (network, *map(NetworkSpec.parse, name_students(following.students).values())):
         with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
             Policy.new(spec, "q", first.observation_shape, first.observation_dtype, first.num_actions)
-    needed = options.memory * len(tasks) * step_bytes(first)
+    students = int(online.MEMORY_HOURS * STEPS_PER_HOUR) * step_bytes(first) if following.students else 0
+    needed = options.memory * len(tasks) * step_bytes(first) + students
     if needed > (there := memory_bytes(options.device)):
+        also = " and the students' play" if students else ""
         raise PotstillError(
-            f"--memory {options.memory} steps of {len(tasks)} tasks take {needed / 2**30:.0f} GB, this machine has"
-            f" {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
+            f"--memory {options.memory} steps of {len(tasks)} tasks{also} take {needed / 2**30:.0f} GB, this machine"
+            f" has {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
         )
     bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
     threads = options.threads or os.cpu_count() or 1

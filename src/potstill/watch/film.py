@@ -16,6 +16,7 @@ from potstill.errors import PotstillError
 from potstill.files import atomic_write
 from potstill.policy import Policy
 from potstill.tasks import Task
+from potstill.tasks.starts import Start
 from potstill.watch.scenes import Scene, pace, watch
 
 WIDTH, MARGIN, LINE = 320, 12, 18
@@ -54,20 +55,23 @@ class Row:
     figure: str
 
 
-def frames(actors: Sequence[Actor], seed: int, episodes: int = 1) -> Iterator[Image.Image]:
+def frames(
+    actors: Sequence[Actor], seed: int, episodes: int = 1, starts: Sequence[Start] | None = None
+) -> Iterator[Image.Image]:
     """Pictures at the pace of the first one's task, all of a size, sides even.
 
     Args:
         actors: who is shown, side by side; whoever ends first stays as it is until all have.
         seed: of everybody's starts and chance.
         episodes: how many. After each the last picture stands still for a second.
+        starts: where they begin, as for `play_episodes`.
 
     Raises:
         PotstillError: a task can't be drawn here.
     """
     rate, every = pace(actors[0].task)
     with contextlib.ExitStack() as stack:
-        watched = [stack.enter_context(closing(watch(a.policy, a.task, seed, every))) for a in actors]
+        watched = [stack.enter_context(closing(watch(a.policy, a.task, seed, every, starts))) for a in actors]
         for _ in range(episodes):
             scenes = [next(each) for each in watched]
             while not all(scene.ended for scene in scenes):

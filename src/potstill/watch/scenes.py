@@ -4,7 +4,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -17,6 +17,7 @@ from potstill.policy import Policy
 from potstill.tasks import EpisodeSeeds, Task
 from potstill.tasks.envs import make_vector_env
 from potstill.tasks.spec import make_gymnasium_env, screen_size
+from potstill.tasks.starts import Start
 
 MAX_RATE = 30
 """Pictures a second; faster tasks leave some out."""
@@ -38,7 +39,9 @@ class Scene:
     """Whether this is what the last step led to."""
 
 
-def watch(policy: Policy, task: Task, seed: int, every: int = 1) -> Generator[Scene]:
+def watch(
+    policy: Policy, task: Task, seed: int, every: int = 1, starts: Sequence[Start] | None = None
+) -> Generator[Scene]:
     """Episode after episode, without end, as `play_episodes` plays each of them alone: same starts, same chance.
 
     Args:
@@ -46,6 +49,7 @@ def watch(policy: Policy, task: Task, seed: int, every: int = 1) -> Generator[Sc
         task: what is played, with its protocol's act and epsilon.
         seed: of the starts and of chance.
         every: steps to a scene. The end of an episode always is one.
+        starts: where episodes begin, as for `play_episodes`.
 
     Raises:
         PotstillError: the task can't be drawn here.
@@ -54,9 +58,13 @@ def watch(policy: Policy, task: Task, seed: int, every: int = 1) -> Generator[Sc
     try:
         for episode in count():
             rng = np.random.default_rng([seed, 1, episode])
-            first: Any = [EpisodeSeeds(seed, "evaluation")(MAX_ENVS * episode, 0)]
-            first = np.array(first) if task.is_atari else first
+            start = Start(EpisodeSeeds(seed, "evaluation")(MAX_ENVS * episode, 0), ())
+            if starts is not None:
+                start = starts[episode % len(starts)]
+            first: Any = np.array([start.seed]) if task.is_atari else [start.seed]
             shown = [vector.reset(seed=first)[0] for vector in vectors]
+            for action in start.actions:
+                shown = [vector.step(np.array([action]))[0] for vector in vectors]
             score, ended, step = 0.0, False, 0
             outputs = action = np.zeros(0)
             while not ended:
