@@ -3,7 +3,8 @@
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -21,9 +22,32 @@ from hypothesis import settings  # noqa: E402
 
 from potstill import Policy  # noqa: E402
 from potstill.networks import NetworkSpec  # noqa: E402
+from potstill.tasks import make_task  # noqa: E402
+from potstill.tasks.spec import RUSU2016  # noqa: E402
 
 settings.register_profile("potstill", deadline=None, derandomize=True)
 settings.load_profile("potstill")
+
+
+def _short_hours() -> Iterator[int]:
+    """The steps of an hour, a tenth of them here: what matters are its boundaries."""
+    with pytest.MonkeyPatch.context() as patch:
+        for room in ("loop", "options", "plan"):
+            patch.setattr(f"potstill.distill.{room}.STEPS_PER_HOUR", 5_400)
+        yield 5_400
+
+
+short_hours = pytest.fixture(_short_hours)
+short_hours_throughout = pytest.fixture(scope="module")(_short_hours)
+
+
+@pytest.fixture
+def short_games(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Atari games end after 400 frames: for tests that don't ask who wins."""
+    monkeypatch.setattr("potstill.tasks.spec.RUSU2016", replace(RUSU2016, max_frames=400))
+    make_task.cache_clear()
+    yield
+    make_task.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from potstill.errors import PotstillError
-from potstill.files import atomic_write
+from potstill.files import write_bytes
 
 SCHEMA = 1
 KEY = "potstill"
@@ -31,8 +31,7 @@ def write(path: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -
     """
     metadata = {KEY: json.dumps({"schema": SCHEMA, **description}, ensure_ascii=False, allow_nan=False)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_write(path) as file:
-        file.write(save(contiguous, metadata))
+    write_bytes(path, save(contiguous, metadata))
 
 
 def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:

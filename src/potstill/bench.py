@@ -19,6 +19,7 @@ from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_unti
 from potstill.distill.plan import Plan, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
+from potstill.progress import Progress
 from potstill.tasks.envs import make_vector_env
 
 SECONDS = 1.0
@@ -58,8 +59,8 @@ class Stage:
     limit: Callable[[], int]
 
 
-def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str, Measured]]:
-    """Measure play, label, sample, learn and the whole loop; yields (measurements done, of how many).
+def bench(plan: Plan, rounds: int) -> Generator[Progress, None, dict[str, Measured]]:
+    """Measure play, label, sample, learn and the whole loop.
 
     Args:
         plan: a run; its hours and seed don't matter.
@@ -77,10 +78,10 @@ def bench(plan: Plan, rounds: int) -> Generator[tuple[int, int], None, dict[str,
             for name, stage in to_measure.items():
                 limits[name] = _rate(stage.limit)
                 rates.setdefault(name, []).append((_rate(stage.ours), limits[name]))
-                yield sum(map(len, rates.values())), total
+                yield Progress("measure", sum(map(len, rates.values())), total)
             serial = steps / limits["play"] + steps / limits["label"] + samples / limits["learn"]
             rates.setdefault("loop", []).append((steps / _loop_seconds(plan), steps / serial))
-            yield sum(map(len, rates.values())), total
+            yield Progress("measure", sum(map(len, rates.values())), total)
     units = {name: stage.unit for name, stage in to_measure.items()} | {"loop": "steps"}
     return {name: Measured(units[name], *zip(*pairs, strict=True)) for name, pairs in rates.items()}
 

@@ -11,8 +11,8 @@ import numpy as np
 from potstill.errors import PotstillError
 from potstill.evaluate.cost import Speed, examples, macs, speeds
 from potstill.export.onnx import INPUT, output_names, to_onnx
-from potstill.networks import Foreign, num_parameters
-from potstill.policies import as_one
+from potstill.networks import Foreign
+from potstill.policies import count_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.teachers import find, load_all
@@ -27,7 +27,8 @@ def costs(
 ) -> Generator[Progress, None, dict[str, list[dict[str, Any]]]]:
     """Measure policy files; returns, by file and then by runtime, numbers as JSON.
 
-    A file of several tasks is one network: parameters are all of its, the rest is its first task's.
+    Of a file of several tasks the parameters are all of its (an ONNX file's are its first task's); what is computed is
+    its first task's.
 
     Raises:
         PotstillError: a file can't be loaded.
@@ -39,8 +40,7 @@ def costs(
         path = find(Path(name))
         policies = load_all(path, task, trust)
         policy = policies[0]
-        parameters = num_parameters(as_one(policies)) if len(policies) > 1 and policy.is_ours else policy.num_parameters
-        facts[name] = {"parameters": parameters, "macs": macs(policy), "bytes": path.stat().st_size}
+        facts[name] = {"parameters": count_parameters(policies), "macs": macs(policy), "bytes": path.stat().st_size}
         for runtime, function in _runtimes(policy).items():
             functions[f"{name} {runtime}"] = function, examples(policy)
             rows.append((name, runtime))

@@ -15,6 +15,25 @@ TEMPORARY_SUFFIX = ".partial"
 
 
 @contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Whatever the system says against writing to a file, in one line.
+
+    Raises:
+        PotstillError: it said something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise PotstillError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success fsync it and rename it into place.
 
@@ -23,20 +42,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     name = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name + ".", suffix=TEMPORARY_SUFFIX, delete=False
-        ) as file:
-            name = file.name
-            yield file  # pyright: ignore[reportReturnType]  # a NamedTemporaryFile is a BinaryIO in all but name
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-        name = None
-        _fsync_folder(path.parent)
-    except OSError as error:
-        raise PotstillError(f"cannot write {path}: {error.strerror or error}") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=path.name + ".", suffix=TEMPORARY_SUFFIX, delete=False
+            ) as file:
+                name = file.name
+                yield file  # pyright: ignore[reportReturnType]  # a NamedTemporaryFile is a BinaryIO in all but name
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+            name = None
+            _fsync_folder(path.parent)
     finally:
         if name is not None and os.path.exists(name):
             os.unlink(name)
@@ -44,8 +62,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ import torch
 
 from potstill.errors import PotstillError
 from potstill.version import __version__
+
+
+def cores(wanted: int = 0) -> int:
+    """Threads to use: as many as are wanted; 0: one for each core that this process may run on."""
+    of_ours = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return wanted or (len(of_ours(0)) if of_ours else os.cpu_count() or 1)
 
 
 def check_device(device: str) -> None:
@@ -53,7 +60,18 @@ def machine(threads: int) -> dict[str, Any]:
     """What the seconds were measured on."""
     return {
         "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "bfloat16": has_bf16("cpu"),
+        "cores": cores(),
         "threads": threads,
     }
+
+
+def _processor() -> str:
+    """Its model where the system tells it, else its architecture."""
+    with suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text()
+        # Virtual machines may hide all of a name but the maker's: family and model say which it is.
+        if found := re.search(r"cpu family\s*: (.+)\nmodel\s*: (.+)\nmodel name\s*: (.+)\n", told):
+            return f"{found[3]}, family {found[1]}, model {found[2]}"
+    return platform.machine()

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from potstill import artifact
 from potstill.errors import PotstillError
-from potstill.networks import MultiHead, NetworkSpec
+from potstill.networks import MultiHead, NetworkSpec, num_parameters
 from potstill.policy import Policy
 
 MAX_HEADS = 64
@@ -19,6 +19,12 @@ def as_one(policies: Sequence[Policy]) -> MultiHead:
     first = policies[0].spec
     assert isinstance(first, NetworkSpec)
     return MultiHead.join([policy.ours for policy in policies], own=2 * len(first.controller))
+
+
+def count_parameters(policies: Sequence[Policy]) -> int:
+    """Of all of them together; of other libraries' files, of the first."""
+    together = len(policies) > 1 and all(policy.is_ours for policy in policies)
+    return num_parameters(as_one(policies)) if together else policies[0].num_parameters
 
 
 def use(policies: Sequence[Policy], network: MultiHead) -> None:

@@ -6,22 +6,26 @@ runs/<name>/config.json    what to run again       metrics.jsonl   one JSON obje
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from potstill.errors import PotstillError
-from potstill.files import TEMPORARY_SUFFIX, read_json, write_json
+from potstill.files import TEMPORARY_SUFFIX, read_json, write_json, writing
 from potstill.machine import versions
 
 SCHEMA = 1
 """Of config.json and result.json."""
+FILES = ("teacher", "data", "starts")
+"""Options that name files; their checksums stand beside them."""
 
 
 def open_run(
-    out: Path, resume: bool, command: list[str], record: dict[str, Any], may_differ: tuple[str, ...] = ("teacher",)
+    out: Path, resume: bool, command: list[str], record: dict[str, Any], may_differ: tuple[str, ...] = FILES
 ) -> None:
     """Begin a run, or check that it is this one that is gone on with.
 
@@ -30,15 +34,15 @@ def open_run(
         resume: go on.
         command: what was typed.
         record: all that decides what is computed.
-        may_differ: what of it may be another from now on: where the teacher's file lies, or the machine.
+        may_differ: what of it may be another from now on: where files lie, whose checksums must be the same, or the
+            machine.
 
     Raises:
         PotstillError: `out` holds something else, or was begun with other options.
     """
     config = out / "config.json"
     if not resume:
-        if out.exists() and any(path.suffix != TEMPORARY_SUFFIX for path in out.iterdir()):
-            raise PotstillError(f"--out {out} is not empty: add --resume to go on with it, or choose another folder")
+        check_empty(out, "add --resume to go on with it, or choose another folder")
         write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
         return
     if not config.exists():
@@ -56,11 +60,25 @@ def open_run(
         write_json(config, {**begun, "run": record})
 
 
+def check_empty(out: Path, mend: str) -> None:
+    """Check that a folder is free to be written to; what a killed process left half-written in it doesn't count.
+
+    Raises:
+        PotstillError: it isn't, with the mend.
+    """
+    if out.exists() and not out.is_dir():
+        raise PotstillError(f"--out {out} is a file: name a folder")
+    if out.exists() and any(path.suffix != TEMPORARY_SUFFIX for path in out.iterdir()):
+        raise PotstillError(f"--out {out} is not empty: {mend}")
+
+
 @contextmanager
-def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[BinaryIO]:
+def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[FileIO]:
     """`metrics.jsonl`, to be written on; dropped from the first line that isn't `kept` or that a kill cut off."""
     path = out / "metrics.jsonl"
-    with path.open("r+b" if path.exists() else "w+b") as file:
+    with writing(path):
+        file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    with file:
         end = 0
         for line in file.read().splitlines(keepends=True):
             try:
@@ -74,10 +92,16 @@ def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[
         yield file
 
 
-def write_line(metrics: BinaryIO, line: dict[str, Any]) -> None:
+def write_line(metrics: FileIO, line: dict[str, Any]) -> None:
     """Add a line to `metrics.jsonl`."""
-    metrics.write(json.dumps(line).encode() + b"\n")
-    metrics.flush()
+    with writing(metrics.name):
+        metrics.write(json.dumps(line).encode() + b"\n")
+
+
+def sync(metrics: FileIO) -> None:
+    """When this returns, what was added is on the disk."""
+    with writing(metrics.name):
+        os.fsync(metrics.fileno())
 
 
 @contextmanager

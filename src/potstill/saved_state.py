@@ -14,7 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from potstill.errors import PotstillError
-from potstill.files import TEMPORARY_SUFFIX, atomic_write
+from potstill.files import TEMPORARY_SUFFIX, write_bytes
 
 DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError)
 """What a damaged file can raise where it is read and used."""
@@ -47,8 +47,7 @@ def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> No
         PotstillError: the disk is full or can't be written; the file is as it was.
     """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_write(path) as file:
-        file.write(serialize(ready, {"state": json.dumps(content)}))
+    write_bytes(path, serialize(ready, {"state": json.dumps(content)}))
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -82,9 +82,9 @@ def test_a_file_of_several_tasks_gives_the_head_of_each(cartpole_file, backwards
     assert [teacher["task"] for teacher in finish(again, tmp_path / "again")["teachers"]] == list(TASKS)
 
 
-def test_a_multi_task_run_resumes_to_the_same_bits(cartpole_file, backwards_file, tmp_path):
+def test_a_multi_task_run_resumes_to_the_same_bits(short_hours, cartpole_file, backwards_file, tmp_path):
     options = Options(
-        ("mlp:8/4",), (cartpole_file, backwards_file), hours=1.02, updates=30, envs=20, episodes=2, threads=1
+        ("mlp:8/4",), (cartpole_file, backwards_file), hours=1.2, updates=30, envs=20, episodes=2, threads=1
     )
     whole = finish(options, tmp_path / "whole")
     for progress in run(plan(options), tmp_path / "cut", False, ["potstill"]):

@@ -17,6 +17,7 @@ from potstill.report import write_report
 
 COMMAND = ["potstill", "record"]
 PLAY = {"hours": 2.5, "envs": 20, "threads": 2}
+pytestmark = pytest.mark.usefixtures("short_hours_throughout")
 
 
 def finish(options: Options, out: Path, resume: bool = False) -> dict:
@@ -26,7 +27,9 @@ def finish(options: Options, out: Path, resume: bool = False) -> dict:
 
 
 @pytest.fixture(scope="module")
-def recorded_once(cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded_once(
+    short_hours_throughout: int, cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     out = tmp_path_factory.mktemp("recorded") / "data"
     for _ in record(plan(Options((), (cartpole_file_once,), **PLAY)), out, COMMAND):
         pass
@@ -53,16 +56,18 @@ def test_recorded_play_teaches_to_the_same_bits_as_playing(cartpole_file, record
     for student in (*played["students"], *learnt["students"]):
         del student["cost"]  # seconds are others in each run
     assert played["students"] == learnt["students"]
-    assert played["budget"]["teacher_steps"] == learnt["budget"]["teacher_steps"] == 135_000
+    assert played["budget"]["teacher_steps"] == learnt["budget"]["teacher_steps"] == 13_500
 
 
-def test_without_teacher_or_environment_students_are_learnt_and_not_scored(recorded, tmp_path):
+def test_without_teacher_or_environment_students_are_learnt_and_not_scored(recorded, short_hours_throughout, tmp_path):
     script = f"""
 import sys
 class Missing:
     def find_spec(self, name, *rest):
         if name.split(".")[0] in ("ale_py", "gymnasium", "stable_baselines3"): raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Missing())
+import potstill.distill.loop as loop, potstill.distill.options as options, potstill.distill.plan as plan
+loop.STEPS_PER_HOUR = options.STEPS_PER_HOUR = plan.STEPS_PER_HOUR = {short_hours_throughout}
 from potstill.cli.main import main
 main(["distill", "--data", {str(recorded)!r}, "--student", "mlp:8", "--hours", "2", "--updates", "40", "--out", "run"])
 """
@@ -96,6 +101,14 @@ def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_fi
         plan(Options(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
 
 
+def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_path):
+    for _ in record(plan(Options((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", COMMAND):
+        pass
+    shards = json.loads((tmp_path / "data" / "manifest.json").read_text())["shards"]
+    assert [shard["rows"] for shard in shards] == [771, 772]
+    finish(Options(("mlp:8",), data=(tmp_path / "data",), hours=2.0, memory_hours=0.5, updates=5), tmp_path / "run")
+
+
 def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
     cartpole_teacher.task = None
     cartpole_teacher.save(tmp_path / "other.safetensors")
@@ -111,6 +124,11 @@ def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
         ({"observation_shape": [-4]}, "does not describe recorded play"),
         ({"protocol": {"nmae": "gymnasium"}}, "does not describe recorded play"),
         ({"teacher": None}, "does not describe recorded play"),
+        ({"hours": float("nan")}, "does not describe recorded play"),
+        ({"hours": 4}, "does not describe recorded play"),
+        ({"shards": []}, "does not describe recorded play"),
+        ({"task": 7}, "does not describe recorded play"),
+        ({"protocol": {"name": "gymnasium", "stack": 0}}, "does not describe recorded play"),
         ({"shards": [{"file": "../data/play-0001.npz", "rows": 2700, "sha256": ""}]}, "does not describe"),
         ({"num_actions": 3}, "of another shape"),
         ({"envs": 40}, "of another shape"),

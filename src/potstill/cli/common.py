@@ -1,5 +1,6 @@
 """What several commands need."""
 
+import shlex
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def resumable(command: list[str]) -> Generator[None]:
     except KeyboardInterrupt:
         goes_on = "--resume" in command or command[1:2] == ["demo"]  # the demo does by itself
         mend = command if goes_on else [*command, "--resume"]
-        print(f"\npotstill: interrupted; go on with: {' '.join(mend)}", file=sys.stderr)
+        print(f"\npotstill: interrupted; go on with: {shlex.join(mend)}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -29,7 +29,7 @@ class Inspect:
     file: Annotated[Path, tyro.conf.Positional]
     """The file: a path, zoo:pong, or hf://owner/repository[/file]."""
     task: str | None = None
-    """What it plays: .onnx files and programs aren't read without."""
+    """What it plays, where neither the file nor its name says it."""
     trust: bool = False
     """It may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     json: bool = False
@@ -37,8 +37,7 @@ class Inspect:
 
     def run(self, command: list[str]) -> None:
         from potstill.files import sha256
-        from potstill.networks import num_parameters
-        from potstill.policies import as_one
+        from potstill.policies import count_parameters
         from potstill.teachers import find, load_all
 
         path = find(self.file)
@@ -48,7 +47,7 @@ class Inspect:
             "file": str(self.file),
             "sha256": sha256(path),
             "network": str(policy.spec),
-            "parameters": num_parameters(as_one(policies)) if several else policy.num_parameters,
+            "parameters": count_parameters(policies),
             "observations": f"{policy.observation_dtype} {list(policy.observation_shape)}",
             "outputs": ", ".join(f"{each.num_actions} {OUTPUTS[each.outputs_are]}" for each in policies),
             "task": [each.task for each in policies] if several else policy.task,
@@ -69,8 +68,10 @@ class Inspect:
 class Play:
     """Watch policies play: in a window where there is a display, as a film where there is none.
 
-    potstill play runs/demo/students/net3.safetensors
-    potstill play zoo:pong runs/demo/students/net3.safetensors --out both.mp4    # side by side, from the same seed
+    Several are shown side by side, from the same seed, and below each what it says of its actions.
+
+        potstill play runs/demo/students/net3.safetensors
+        potstill play zoo:pong runs/demo/students/net3.safetensors --out both.mp4
     """
 
     policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -132,8 +133,10 @@ class Play:
 class Report:
     """Write report.html, one self-contained page, from the result.json of a finished run or of several.
 
-    potstill report runs/pong
-    potstill report runs/* --out all.html
+    Nothing in it is fetched from elsewhere.
+
+        potstill report runs/pong
+        potstill report runs/* --out all.html
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -151,14 +154,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a policy in another format, once it is shown to say the same on 10,000 states of its own play.
+    """Write a policy in another format, once it is shown to do the same on 10,000 states of its own play.
 
     onnx: takes uint8 frames (or float32 vectors), any number at a time; gives logits or Q-values, and the best actions.
     sb3: a zip that Stable-Baselines3 loads, plays and scores.
 
-    potstill export runs/demo/students/net3.safetensors --out net3.onnx
-    potstill export runs/demo/students/net3.safetensors --int8 --verify --out net3-int8.onnx
-    potstill export runs/demo/students/net3.safetensors --to sb3 --out net3.zip
+        potstill export runs/demo/students/net3.safetensors --out net3.onnx
+        potstill export runs/demo/students/net3.safetensors --int8 --verify --out net3-int8.onnx
+        potstill export runs/demo/students/net3.safetensors --to sb3 --out net3.zip
     """
 
     policy: Annotated[Path, tyro.conf.Positional]
@@ -193,8 +196,8 @@ class Push:
     """Upload a student of a finished run to the Hugging Face Hub, in one commit: its file, a model card with its scores
     (README.md), result.json, and the report and videos where there are some. Never the teacher.
 
-    hf auth login
-    potstill push runs/pong --student net3 --to me/pong-net3 --license apache-2.0
+        hf auth login
+        potstill push runs/pong --student net3 --to me/pong-net3 --license apache-2.0
     """
 
     folder: Annotated[Path, tyro.conf.Positional]

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass, field, fields, replace
-from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,11 +24,11 @@ from potstill.learners.options import DQNOptions
 class Distill:
     """Distil a teacher into one student or several, score them all, and write a report.
 
-    potstill distill --teacher my.zip --task ALE/Pong-v5 --student net1 net3 --out runs/pong
+        potstill distill --teacher my.zip --task ALE/Pong-v5 --student net1 net3 --out runs/pong
 
     Teachers of several tasks become one network, with a trunk for all and a head for each (multi-task distillation):
 
-    potstill distill --teacher zoo:pong breakout.zip qbert.zip --student multitask-3 --out runs/three
+        potstill distill --teacher zoo:pong breakout.zip qbert.zip --student multitask-3 --out runs/three
     """
 
     out: Path
@@ -38,7 +37,7 @@ class Distill:
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
     video: bool = True
-    """In the end, film each student beside its teacher, for the report."""
+    """Whether each student is filmed beside its teacher in the end, for the report."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
@@ -65,7 +64,7 @@ class Distill:
 class Fit:
     """Find the smallest student that surely keeps a share of its teacher, 95 % unless you say otherwise.
 
-    potstill fit --teacher zoo:pong --keep 0.95 --confidence 0.95 --out runs/fit
+        potstill fit --teacher zoo:pong --keep 0.95 --confidence 0.95 --out runs/fit
 
     Students of many sizes, from the paper's largest to a few thousand parameters (or yours: --student), learn from one
     stream of play; those surely far behind are dropped on the way. At the end comes a statement such as "net3 keeps at
@@ -122,7 +121,7 @@ class Demo:
 def demo_options() -> Options:
     """What `potstill demo` distils."""
     return Options(
-        teacher=(Path(str(resources.files("potstill") / "assets" / "pong-dqn.safetensors")),),
+        teacher=(Path("zoo:pong"),),
         student=("net1", "net2", "net3"),
         hours=2.0,
         updates=1000,
@@ -142,14 +141,16 @@ def _is_demo(config: Path) -> bool:
 class Record:
     """Record a teacher's play with its labels: a sealed file an hour, for `potstill distill --data`.
 
-    potstill record --teacher my.zip --task ALE/Pong-v5 --hours 10 --out data/pong
-    potstill distill --data data/pong --hours 10 --student net3 --out runs/pong
+    Interrupted, it keeps the hours that were complete.
+
+        potstill record --teacher my.zip --task ALE/Pong-v5 --hours 10 --out data/pong
+        potstill distill --data data/pong --hours 10 --student net3 --out runs/pong
     """
 
     teacher: Path
     """Who plays and labels."""
     out: Path
-    """The recording's folder; must be empty. Interrupted, it holds the hours that were complete."""
+    """The recording's folder; must be empty."""
     task: str | None = None
     """What to play; default: what the teacher's file says."""
     teacher_sees: str | None = None
@@ -188,14 +189,14 @@ class Record:
 class Train:
     """Train a teacher by reinforcement learning; score it by protocol on the way, keep the best.
 
-    potstill train ALE/Pong-v5 --steps 2000000 --out runs/pong-dqn
-    potstill distill --teacher runs/pong-dqn/best.safetensors --student net1 net3 --out runs/pong
-    potstill train ALE/Pong-v5 ALE/Freeway-v5 --out runs/both            # one network, a head each
-    potstill train ALE/Pong-v5 --distill-online net1 net1 --out runs/online
-
     Run again with --resume it goes on where it was, to the same bits; with more --steps it goes on from its end.
     On another machine config.json, portable.safetensors and best.safetensors are enough: the memory is played full
     again first.
+
+        potstill train ALE/Pong-v5 --steps 2000000 --out runs/pong-dqn
+        potstill distill --teacher runs/pong-dqn/best.safetensors --student net1 net3 --out runs/pong
+        potstill train ALE/Pong-v5 ALE/Freeway-v5 --out runs/both            # one network, a head each
+        potstill train ALE/Pong-v5 --distill-online net1 net1 --out runs/online
     """
 
     task: Annotated[tuple[str, ...], tyro.conf.Positional]

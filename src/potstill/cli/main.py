@@ -1,10 +1,11 @@
 """`potstill …`: read the arguments, run the command, turn errors into one line and an exit status."""
 
 import contextlib
+import inspect
 import io
 import os
 import sys
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, Union
 
 import tyro
 
@@ -15,23 +16,23 @@ from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Distill, tyro.conf.subcommand("distill")]
-    | Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Record, tyro.conf.subcommand("record")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Cost, tyro.conf.subcommand("cost")]
-    | Annotated[Play, tyro.conf.subcommand("play")]
-    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[Starts, tyro.conf.subcommand("starts")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Push, tyro.conf.subcommand("push")]
-)
+COMMANDS = {
+    "demo": Demo,
+    "distill": Distill,
+    "fit": Fit,
+    "record": Record,
+    "train": Train,
+    "evaluate": Evaluate,
+    "cost": Cost,
+    "play": Play,
+    "reproduce": Reproduce,
+    "starts": Starts,
+    "bench": Bench,
+    "export": Export,
+    "inspect": Inspect,
+    "report": Report,
+    "push": Push,
+}
 
 
 class Runnable(Protocol):
@@ -42,7 +43,8 @@ class Runnable(Protocol):
 
 DESCRIPTION = """Distil a trained reinforcement-learning policy into a small, fast one that plays as well, and prove it.
 
-Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 7 % and 4 % of its size."""
+Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 7 % and 4 % of its size.
+`potstill COMMAND --help` explains a command and all its options, `potstill --version` says which this is."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -73,10 +75,11 @@ def parse(
         PotstillError: it can't be read; the message is the parser's, on one line.
     """
     complaint = io.StringIO()
+    named = argv[0] if argv and argv[0] in COMMANDS else None
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                Command,  # pyright: ignore[reportArgumentType]  # a union of types, which tyro takes
+                _union(in_short=named is None),
                 prog="potstill",
                 description=DESCRIPTION,
                 args=argv or ["--help"],
@@ -84,8 +87,20 @@ def parse(
             )
     except SystemExit as stop:
         if stop.code == 2:
-            raise PotstillError(_one_line(complaint.getvalue())) from None
+            raise PotstillError(
+                f"{_one_line(complaint.getvalue())}; see potstill {named + ' ' if named else ''}--help"
+            ) from None
         raise
+
+
+def _union(in_short: bool) -> Any:
+    """All commands as one type, as tyro takes them; each described in full, or by its first sentence."""
+
+    def choice(name: str, command: type) -> Any:
+        described = str(inspect.getdoc(command)).partition("\n\n")[0] if in_short else None
+        return Annotated[command, tyro.conf.subcommand(name, description=described)]
+
+    return Union[tuple(choice(name, command) for name, command in COMMANDS.items())]  # noqa: UP007
 
 
 def _one_line(box: str) -> str:
@@ -95,4 +110,4 @@ def _one_line(box: str) -> str:
     words, _, _ = words.partition("For full helptext")
     title = box.splitlines()[0].strip(" ╭╮─") if box else ""
     words = words.removeprefix(title).strip() or "wrong arguments"
-    return f"{words.rstrip('. ')}; see potstill --help"
+    return words.rstrip(". ")

@@ -4,7 +4,6 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,9 +53,9 @@ class Evaluate:
     """Print one JSON object instead of lines."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import score_policies
-        from potstill.evaluate import Player
-        from potstill.machine import check_device, versions
+        from potstill.cli.show import show_progress
+        from potstill.evaluate import Player, scores
+        from potstill.machine import check_device, cores, versions
         from potstill.policy import Policy
         from potstill.tasks import Task
         from potstill.tasks.starts import Starts
@@ -76,13 +75,15 @@ class Evaluate:
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():
             players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
-            for (path, _), score in zip(named, score_policies(players, task, self, starts[task]), strict=True):
+            recorded = starts[task]
+            playing = scores(players, task, self.seed, cores(self.threads), recorded and recorded.starts)
+            for (path, _), score in zip(named, show_progress(playing), strict=True):
                 record = score.record()
                 records.append(
                     {
                         "file": str(path),
                         "task": task.id,
-                        "protocol": task.under(starts="expert" if starts[task] else None).protocol.record(),
+                        "protocol": task.under(starts="expert" if recorded else None).protocol.record(),
                         "score": record,
                     }
                 )
@@ -110,7 +111,7 @@ class Starts:
     Each lies in the first fifth of one of the expert's episodes (Rusu et al. 2016 score from such moments of human
     play). The file holds seeds and actions, so that everybody starts from the same ones.
 
-    potstill starts expert.safetensors --task ALE/Pong-v5 --out pong-starts.json
+        potstill starts expert.safetensors --task ALE/Pong-v5 --out pong-starts.json
     """
 
     expert: Annotated[Path, tyro.conf.Positional]
@@ -136,9 +137,10 @@ class Starts:
     """Threads for emulators and arithmetic; 0: one a core."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import record_under_bar
-        from potstill.evaluate import Player
+        from potstill.cli.show import show_progress
+        from potstill.evaluate import Player, record_starts
         from potstill.files import sha256
+        from potstill.machine import cores
         from potstill.tasks import starts
         from potstill.teachers import find
 
@@ -153,8 +155,8 @@ class Starts:
         [(_, policy, task)] = played
         if task.bounds is not None or task.num_actions > len(starts.DIGITS):
             raise PotstillError(f"starts: {task.id} has too many actions, or continuous ones")
-        threads = self.threads or os.cpu_count() or 1
-        recorded = record_under_bar(Player(policy, self.act, self.epsilon, self.number), task, self.seed, threads)
+        player = Player(policy, self.act, self.epsilon, self.number)
+        recorded = show_progress(record_starts(player, task, self.seed, cores(self.threads)))
         expert = {"name": path.stem, "sha256": sha256(path)}
         protocol = starts.dynamics(task.protocol)
         starts.Starts(task.id, expert, protocol, tuple(recorded)).write(self.out, command)
@@ -169,7 +171,7 @@ class Reproduce:
     multitask-3: Multi-DQN, NLL and KL for several games in one network (table B2). multitask-10: every game there is in
     one network (table B1). online: students of a DQN that is still learning (figure 5).
 
-    potstill reproduce compression --teachers zoo ~/teachers --quick --out runs/quick
+        potstill reproduce compression --teachers zoo ~/teachers --quick --out runs/quick
 
     Run again with --resume it goes on: finished runs aren't made again.
     """
@@ -214,19 +216,20 @@ class Bench:
 
     options: Flat[Options] = field(default_factory=demo_options)
     rounds: int = 5
-    """Each stage and its limit are measured once a round; figures are medians over the rounds."""
+    """Each stage and its limit are measured once a round; rates, limits and fractions are medians over the rounds."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import run_bench, show_bench
+        from potstill.bench import bench
+        from potstill.cli.show import show_bench, show_progress
         from potstill.distill.plan import plan
         from potstill.machine import machine, versions
 
         if self.rounds < 1:
             raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
         planned = plan(self.options)
-        measured = run_bench(planned, self.rounds)
+        measured = show_progress(bench(planned, self.rounds))
         if self.json:
             run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(planned.threads)}
             print(json.dumps({**run, **{stage: figures.record() for stage, figures in measured.items()}}))
@@ -241,7 +244,7 @@ class Cost:
     Each is measured in PyTorch and, if `potstill[onnx]` is installed, in onnxruntime; all of them in turns. The
     teacher first, the others are compared with it:
 
-    potstill cost zoo:pong runs/demo/students/net3.safetensors net3-int8.onnx
+        potstill cost zoo:pong runs/demo/students/net3.safetensors net3-int8.onnx
     """
 
     policy: Annotated[tuple[Path, ...], tyro.conf.Positional]

@@ -1,9 +1,8 @@
 """Progress on stderr, where it is a terminal; results on stdout."""
 
-import os
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from PIL.Image import Image
 from rich.console import Console
@@ -11,26 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from potstill.bench import Measured, bench
-from potstill.distill.plan import Plan
-from potstill.evaluate import Player, Score, record_starts, scores
+from potstill.bench import Measured
 from potstill.files import read_json
 from potstill.progress import Progress
-from potstill.tasks import Task
-from potstill.tasks.starts import Start, Starts
 from potstill.watch import write
-
-if TYPE_CHECKING:
-    from potstill.cli.measure import Evaluate
 
 STAGES = {
     "train": "training (steps)",
     "play": "playing (steps)",
     "learn": "learning (updates)",
     "evaluate": "evaluating (episodes)",
+    "record": "recording (episodes)",
     "observe": "observing (states)",
     "compare": "comparing (tasks)",
-    "measure": "measuring (rounds)",
+    "measure": "measuring",
     "film": "filming (students)",
 }
 T = TypeVar("T")
@@ -52,41 +45,10 @@ def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -
             bars.update(rows[now.stage], completed=now.done, total=now.total)
 
 
-def score_policies(players: list[Player], task: Task, options: "Evaluate", starts: Starts | None) -> list[Score]:
-    """Play the policies' episodes under a bar."""
-    threads = options.threads or os.cpu_count() or 1
-    return show_progress(scores(players, task, options.seed, threads, starts and starts.starts))
-
-
-def record_under_bar(player: Player, task: Task, seed: int, threads: int) -> list[Start]:
-    """Record an expert's starts under a bar."""
-    recording = record_starts(player, task, seed, threads)
-    with _bars() as bars:
-        row = bars.add_task("playing (episodes)", total=player.episodes)
-        while True:
-            try:
-                bars.update(row, completed=next(recording))
-            except StopIteration as end:
-                return end.value
-
-
 def write_under_bar(pictures: Iterable[Image], out: Path, rate: float) -> None:
     """Write a film under a bar."""
     with _bars() as bars:
         write(bars.track(pictures, total=None, description="filming (pictures)"), out, rate)
-
-
-def run_bench(plan: Plan, rounds: int) -> dict[str, Measured]:
-    """Measure under a bar."""
-    measuring = bench(plan, rounds)
-    with _bars() as bars:
-        row = bars.add_task("measuring")
-        while True:
-            try:
-                done, total = next(measuring)
-            except StopIteration as end:
-                return end.value
-            bars.update(row, completed=done, total=total)
 
 
 def show_bench(measured: dict[str, Measured]) -> None:

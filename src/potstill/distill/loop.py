@@ -26,10 +26,10 @@ from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.memory import Replay, Sample
-from potstill.networks import MultiHead, fold_batch_norm, num_parameters, scale, weigh_batch, with_batch_norm
-from potstill.policies import as_one, use
+from potstill.networks import MultiHead, fold_batch_norm, scale, weigh_batch, with_batch_norm
+from potstill.policies import as_one, count_parameters, use
 from potstill.policy import Policy
-from potstill.progress import Progress as BaseProgress
+from potstill.progress import Progress
 from potstill.tasks import Envs
 
 REPORT_EVERY = 50
@@ -64,7 +64,7 @@ class Student:
     @property
     def num_parameters(self) -> int:
         """Of the network that is saved."""
-        return num_parameters(as_one(self.policies))
+        return count_parameters(self.policies)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Progress(BaseProgress):
+class LoopProgress(Progress):
     """What the loop is doing. At stage "hour" an hour is complete: the moment to save."""
 
     hour: int
@@ -124,6 +124,13 @@ def window(options: Options) -> int:
     return rows_until(min(options.hours, options.memory_hours), options)
 
 
+def capacity(options: Options, ahead: bool) -> int:
+    """Rows that a memory has: what is learnt from and the hour played ahead of it, and always a whole hour, which is
+    sealed at once."""
+    hour = math.ceil(STEPS_PER_HOUR / options.envs)
+    return min(max(window(options) + hour * ahead, hour), rows_until(options.hours, options))
+
+
 def hours_played(state: State, options: Options) -> int:
     """Hours of play in the memory, those overwritten included; the last may be a fraction."""
     return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memories[0].rows)
@@ -141,7 +148,7 @@ def distill(
     temperatures: Sequence[float],
     bf16: bool,
     threads: int,
-) -> Iterator[Progress]:
+) -> Iterator[LoopProgress]:
     """Play and learn from `state` on until the options' hours are done.
 
     Args:
@@ -157,7 +164,7 @@ def distill(
     workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
     with workers(threads) as players, workers(len(state.students)) as learners:
 
-        def play_until(hour: int) -> Iterator[Progress]:
+        def play_until(hour: int) -> Iterator[LoopProgress]:
             # Nothing is learnt within an hour: one task's hour after the other's is what turns by episode would give.
             for index, source in enumerate(sources):
                 if isinstance(source, Recording):
@@ -174,18 +181,18 @@ def distill(
             for student in state.students:
                 student.keep()
             state.hours = hour
-            yield Progress("hour", hour, num_hours(options), hour)
+            yield LoopProgress("hour", hour, num_hours(options), hour)
 
 
-def _side_by_side(*stages: Iterator[Progress]) -> Iterator[Progress]:
+def _side_by_side(*stages: Iterator[LoopProgress]) -> Iterator[LoopProgress]:
     """Run stages at once, each on a thread of its own; what they report, as it comes."""
     if len(stages) == 1:
         yield from stages[0]
         return
-    reports: SimpleQueue[Progress | Future[None]] = SimpleQueue()
+    reports: SimpleQueue[LoopProgress | Future[None]] = SimpleQueue()
     stop = Event()
 
-    def run(stage: Iterator[Progress]) -> None:
+    def run(stage: Iterator[LoopProgress]) -> None:
         for progress in stage:
             reports.put(progress)
             if stop.is_set():
@@ -198,7 +205,7 @@ def _side_by_side(*stages: Iterator[Progress]) -> Iterator[Progress]:
             running = len(stages)
             while running:
                 report = reports.get()
-                if isinstance(report, Progress):
+                if isinstance(report, LoopProgress):
                     yield report
                 else:
                     report.result()
@@ -207,7 +214,7 @@ def _side_by_side(*stages: Iterator[Progress]) -> Iterator[Progress]:
             stop.set()
 
 
-def read(recording: Recording, state: State, index: int, hour: int, options: Options) -> Iterator[Progress]:
+def read(recording: Recording, state: State, index: int, hour: int, options: Options) -> Iterator[LoopProgress]:
     """Remember a task's recorded play until the end of an hour."""
     start = time.perf_counter()
     memory = state.memories[index]
@@ -219,7 +226,7 @@ def read(recording: Recording, state: State, index: int, hour: int, options: Opt
 
 def play(
     teacher: Policy, state: State, index: int, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
-) -> Iterator[Progress]:
+) -> Iterator[LoopProgress]:
     """Play a task, label and remember until the end of an hour."""
     envs, memory = state.envs[index], state.memories[index]
     driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
@@ -239,7 +246,8 @@ def play(
         state.seconds["play"] += time.perf_counter() - labelled
         if memory.rows % REPORT_EVERY == 0:
             done = sum(memory.rows for memory in state.memories)
-            yield Progress("play", done * options.envs, total * options.envs * len(state.memories), hour)
+            in_all = total * options.envs * len(state.memories)
+            yield LoopProgress("play", done * options.envs, in_all, hour)
 
 
 def label(
@@ -258,7 +266,7 @@ def learn(
     bf16: bool,
     pool: ThreadPoolExecutor,
     threads: int,
-) -> Iterator[Progress]:
+) -> Iterator[LoopProgress]:
     """Learn from the play until the end of an hour, as many updates as that calls for."""
     tasks = len(state.memories)
     updates, rows = updates_until(hour, options, tasks), rows_until(hour, options)
@@ -280,7 +288,7 @@ def learn(
             raise PotstillError(f"{lost[0]} diverged: try a lower --learning-rate, or without --no-batch-norm")
         losses = {student.name: loss for student, (loss, _) in zip(state.students, means, strict=True)}
         agreement = {student.name: agreed for student, (_, agreed) in zip(state.students, means, strict=True)}
-        yield Progress("learn", state.updates, total, hour, losses, agreement)
+        yield LoopProgress("learn", state.updates, total, hour, losses, agreement)
 
 
 def draw(state: State, rows: int, options: Options) -> dict[int, Sample]:

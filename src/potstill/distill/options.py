@@ -15,9 +15,10 @@ class Options:
     """What to distil, and how."""
 
     student: tuple[str, ...] = ()
-    """Networks to distil into, all from one stream of play: net1, net2, net3, dqn, cnn:16-16-16:64, mlp:64-64,
-    or NAME=NETWORK. For several teachers multitask-3, multitask-10, or cnn:16-32-32:256/64: layers they share, then
-    after the slash layers that each task has to itself."""
+    """Networks to distil into, all from one stream of play, or NAME=NETWORK. For frames: net1, net2, net3 (25, 7 and
+    4 % of the DQN), dqn, or cnn:16-16-16:64, three convolutions' channels and a dense layer, with :2f more one that
+    sees only the two newest frames. For vectors: mlp:64-64, mlp:64-64:tanh or linear. For several teachers:
+    multitask-3, multitask-10, or cnn:16-32-32:256/64, where layers that each task has to itself follow the slash."""
     teacher: tuple[Path, ...] = ()
     """The policy to distil: a potstill file, a Stable-Baselines3 zip, a state dict, an .onnx file, zoo:pong or
     hf://owner/repository. `potstill inspect` says whether a file is one. Several, a task each, are distilled into one
@@ -51,10 +52,10 @@ class Options:
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """rmsprop is the paper's."""
     learning_rate: float | None = None
-    """The highest. Default: 0.02 for adam (1.5e-3 without --batch-norm), 2.5e-4 for rmsprop."""
+    """The highest. Default: 0.02 for adam (1.5e-3 with --no-batch-norm), 2.5e-4 for rmsprop."""
     batch_norm: bool = True
-    """Students learn with batch normalisation, which goes into their weights when they are saved: the networks stay
-    as they are named."""
+    """Whether students learn with batch normalisation, which goes into their weights when they are saved: the networks
+    stay as they are named."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: a short rise, then down to 0; constant: none of it."""
     envs: int = 60

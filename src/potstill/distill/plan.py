@@ -1,6 +1,5 @@
 """From options to a plan: the teachers read, their tasks made, everything checked before any work starts."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,12 +8,12 @@ import numpy as np
 import torch
 
 from potstill.actions import read_actions
-from potstill.distill.loop import State, Student, new_student, plays_ahead, rows_until, window
+from potstill.distill.loop import State, Student, capacity, new_student, plays_ahead
 from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
 from potstill.distill.recording import MANIFEST, Recording
 from potstill.errors import PotstillError
 from potstill.files import sha256
-from potstill.machine import check_device, has_bf16, memory_bytes
+from potstill.machine import check_device, cores, has_bf16, memory_bytes
 from potstill.memory import Replay, step_bytes
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
@@ -42,7 +41,8 @@ class Lesson:
     @property
     def labeller(self) -> Policy | None:
         """The teacher as it plays for its students and labels; it is scored as it is."""
-        if self.teacher and self.bf16 and self.teacher.outputs_are == "logits":
+        frames = self.task.observation_dtype == "uint8"
+        if self.teacher and self.bf16 and frames and self.teacher.outputs_are == "logits":
             return self.teacher.in_bfloat16()
         return self.teacher
 
@@ -147,14 +147,23 @@ def plan(options: Options, *teachers: Policy) -> Plan:
             raise PotstillError(f"--student-sees {options.student_sees}: it lies elsewhere in each task; name slices")
         [student_sees] = parts
     for spec in students.values():
-        with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-            Policy.new(
-                spec, "logits", first.observation_shape, first.observation_dtype, first.num_outputs, sees=student_sees
-            )
-    if min(options.memory_hours, options.hours) * STEPS_PER_HOUR < options.envs * 4 * first.protocol.stack:
-        raise PotstillError(f"--memory-hours {options.memory_hours}: too small for {options.envs} environments")
-    _check_memory(options, lessons)
-    return Plan(options, lessons, students, student_sees, options.threads or os.cpu_count() or 1)
+        sketch(spec, first, student_sees)
+    flag = min("hours", "memory_hours", key=lambda name: getattr(options, name))
+    if (hours := getattr(options, flag)) * STEPS_PER_HOUR < options.envs * 4 * first.protocol.stack:
+        raise PotstillError(f"--{flag.replace('_', '-')} {hours}: too small for {options.envs} environments")
+    threads = cores(options.threads)
+    _check_memory(options, lessons, threads)
+    return Plan(options, lessons, students, student_sees, threads)
+
+
+def sketch(spec: NetworkSpec, task: Task, sees: tuple[tuple[int, int], ...] | None) -> Policy:
+    """A student without memory for its weights.
+
+    Raises:
+        PotstillError: such a network can't see the task.
+    """
+    with torch.device("meta"):
+        return Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_outputs, sees)
 
 
 def _specs(students: tuple[str, ...]) -> dict[str, NetworkSpec]:
@@ -167,9 +176,9 @@ def hours_that_fit(tasks: Sequence[str], device: str) -> float:
     return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour))
 
 
-def _check_memory(options: Options, lessons: tuple[Lesson, ...]) -> None:
-    hours = min(options.memory_hours, options.hours)
-    needed = hours * STEPS_PER_HOUR * sum(step_bytes(lesson.task) for lesson in lessons)
+def _check_memory(options: Options, lessons: tuple[Lesson, ...], threads: int) -> None:
+    rows, hours = capacity(options, plays_ahead(options, threads)), min(options.memory_hours, options.hours)
+    needed = rows * options.envs * sum(step_bytes(lesson.task) for lesson in lessons)
     if needed > (there := memory_bytes(options.device)):
         raise PotstillError(
             f"the play to remember takes {needed / 2**30:.0f} GB, this machine has {there / 2**30:.0f}: add"
@@ -294,17 +303,16 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
         )
 
 
-def new_state(plan: Plan, teacher_changes: bool = False) -> State:
+def new_state(plan: Plan, may_play_ahead: bool = True) -> State:
     """Environments, empty memories and fresh students, all from the seed.
 
     Args:
         plan: of the run.
-        teacher_changes: from hour to hour; then none is played before the hour before it is learnt.
+        may_play_ahead: whether an hour may be played before the one before it is learnt; not where the teacher changes.
     """
     options = plan.options
-    ahead = plays_ahead(options, plan.threads) and not teacher_changes
-    rows = window(options) + (rows_until(1, options) if ahead else 0)
-    rows = max(min(rows, rows_until(options.hours, options)), plan.protocol.stack)
+    ahead = plays_ahead(options, plan.threads) and may_play_ahead
+    rows = max(capacity(options, ahead), plan.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
     for index, (name, spec) in enumerate(plan.students.items()):

@@ -3,6 +3,7 @@
 Learning from a recording needs no environment and no teacher: observations and labels are in it.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -81,10 +82,13 @@ class Recording:
                 raise ValueError("its keys")
             task = Task(content["task"], Protocol(**protocol), shape, content["num_actions"], bounds, keys)
             shards = cast(list[dict[str, Any]], content["shards"])
-            numbers = (*task.observation_shape, task.num_actions, content["envs"])
+            numbers = (*task.observation_shape, task.num_actions, content["envs"], task.protocol.stack)
             numbers += tuple(shard["rows"] for shard in shards)
             if not all(type(number) is int and 0 < number <= 2**24 for number in numbers):
                 raise ValueError("a size is no number")
+            hours = float(content["hours"])
+            if not 0 < hours < math.inf or len(shards) != math.ceil(hours) or not isinstance(task.id, str):
+                raise ValueError(f"{hours} hours of {task.id} in {len(shards)} files")
             if (
                 type(teacher["parameters"]) is not int
                 or teacher["outputs"] not in TEMPERATURE
@@ -93,9 +97,7 @@ class Recording:
                 or any(Path(s["file"]).name != s["file"] for s in shards)
             ):
                 raise ValueError("its teacher or its files")
-            return cls(
-                folder, task, teacher, content["envs"], float(content["play_epsilon"]), float(content["hours"]), shards
-            )
+            return cls(folder, task, teacher, content["envs"], float(content["play_epsilon"]), hours, shards)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PotstillError(f"{folder / MANIFEST} does not describe recorded play ({error})") from error
 

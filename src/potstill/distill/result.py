@@ -15,8 +15,7 @@ from potstill.evaluate import Player, Score, evaluate, geometric_mean, normalise
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.evaluate.statistics import Estimate
 from potstill.files import write_json
-from potstill.networks import num_parameters
-from potstill.policies import as_one
+from potstill.policies import count_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import Task
@@ -107,7 +106,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
             {
                 "name": name,
                 "spec": str(policies[0].spec),
-                "parameters": num_parameters(as_one(policies)),
+                "parameters": count_parameters(policies),
                 "file": f"students/{name}.safetensors",
                 "loss": plan.options.loss,
                 "temperature": plan.temperatures if len(tasks) > 1 else plan.temperatures[0],

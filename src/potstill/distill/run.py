@@ -3,7 +3,6 @@
 The students' policy files are in the run directory's `students/`.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +13,19 @@ from typing import Any
 import torch
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import Progress, State, distill, num_hours, play, rows_until
+from potstill.distill.loop import LoopProgress, State, distill, num_hours, play, rows_until
 from potstill.distill.plan import Plan, new_state
 from potstill.distill.recording import Recording, seal_hour
 from potstill.distill.result import add_costs, results, score
-from potstill.errors import PotstillError
 from potstill.files import write_json
 from potstill.machine import machine, versions
 from potstill.policies import save
 from potstill.policy import Policy
-from potstill.progress import Progress as BaseProgress
-from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
+from potstill.progress import Progress
+from potstill.run_directory import SCHEMA, check_empty, open_metrics, open_run, sync, tensorboard, write_line
 
 
-def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[BaseProgress]:
+def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
     """Distil, evaluate, write everything to `out`. Complete when the iterator ends.
 
     Args:
@@ -63,7 +61,7 @@ def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
 
 
-def learn(plan: Plan, state: State, out: Path) -> Iterator[Progress]:
+def learn(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress]:
     """Play and learn to the end, with metrics and a checkpoint after each hour; at stage "hour" all is saved."""
     hours = state.hours
     with (
@@ -82,7 +80,7 @@ def learn(plan: Plan, state: State, out: Path) -> Iterator[Progress]:
                 scalars = {"loss": progress.losses, "agreement": progress.agreement}
                 write_events({f"{k}/{name}": v for k, of in scalars.items() for name, v in of.items()}, progress.done)
             if progress.stage == "hour":
-                os.fsync(metrics.fileno())
+                sync(metrics)
                 checkpoint.save(out / "checkpoint", state, plan.options)
             yield progress
     for envs in state.envs:
@@ -101,7 +99,7 @@ def save_students(state: State, out: Path) -> dict[str, list[Policy]]:
 
 def conclude(
     plan: Plan, state: State, students: dict[str, list[Policy]], said: dict[str, Any], out: Path, command: list[str]
-) -> Iterator[BaseProgress]:
+) -> Iterator[Progress]:
     """Write `result.json`: what is said of the policies, and how it came about. What they cost is measured after that
     and added, so that nothing is lost should it fail."""
     options = plan.options
@@ -124,20 +122,20 @@ def conclude(
     yield from add_costs(result, plan, students, out)
 
 
-def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
+def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
     """Play and label, and write every hour to `out`. What is written is a whole recording after each hour.
 
     Raises:
         PotstillError: `out` is not empty, or can't be written.
     """
-    if out.exists() and any(out.iterdir()):
-        raise PotstillError(f"--out {out} is not empty: choose another folder")
+    check_empty(out, "choose another folder")
     options, [lesson] = plan.options, plan.lessons
     teacher = lesson.labeller
     assert teacher is not None
     teacher.to(options.device)
     recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
-    state = new_state(replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0))))
+    an_hour = replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0)))
+    state = new_state(an_hour, may_play_ahead=False)
     memory = state.memories[0]
     with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for hour in range(1, num_hours(options) + 1):
@@ -146,5 +144,5 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[Progress]:
             seal_hour(recording, memory, hour, first_row)
             recording = replace(recording, hours=min(hour, options.hours))
             recording.write(command)
-            yield Progress("hour", hour, num_hours(options), hour)
+            yield LoopProgress("hour", hour, num_hours(options), hour)
     state.envs[0].close()

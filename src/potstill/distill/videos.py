@@ -52,9 +52,13 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
 
 def _film(lesson: Lesson, teacher: Policy, name: str, student: Policy, seed: int, path: Path) -> None:
     named = ("teacher", teacher), (name, student)
-    actors = [Actor(f"{of}, {policy.num_parameters:,} parameters", policy, lesson.task) for of, policy in named]
+    actors = [Actor(_title(of, policy.num_parameters), policy, lesson.task) for of, policy in named]
     rate, _ = pace(lesson.task)
     starts = lesson.starts and lesson.starts.starts
     pictures = islice(frames(actors, seed, starts=starts), round(SECONDS * rate))
     until = time.perf_counter() + PATIENCE
     write(takewhile(lambda _: time.perf_counter() < until, pictures), path, rate)
+
+
+def _title(name: str, parameters: int) -> str:
+    return f"{name}, {parameters:,} parameters" if parameters else name  # a callable's aren't known

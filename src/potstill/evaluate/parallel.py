@@ -8,16 +8,19 @@ A worker runs `work` in a fresh interpreter: it reads one pickled `_Share` from 
 pickled `Tally`s back. Nothing is unpickled that didn't come from our own process.
 """
 
+import os
 import pickle
 import selectors
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from potstill.errors import PotstillError
 from potstill.evaluate.play import Player, play_episodes
 from potstill.evaluate.statistics import Score
 from potstill.policy import Policy
@@ -123,7 +126,8 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
         with selectors.DefaultSelector() as selector:
             for share in shares:
                 worker = subprocess.Popen(
-                    [sys.executable, "-c", f"from {__name__} import work; work()"],
+                    # -P: nothing is imported from the current folder, which may be a stranger's.
+                    [sys.executable, "-P", "-c", f"from {__name__} import work; work()"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is the parent's to handle
@@ -131,19 +135,23 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
                 workers.append(worker)
                 assert worker.stdin is not None
                 assert worker.stdout is not None
-                with worker.stdin:
+                with suppress(BrokenPipeError), worker.stdin:  # it has ended: said below
                     pickle.dump(share, worker.stdin)
                 selector.register(worker.stdout, selectors.EVENT_READ)
             while selector.get_map():
                 for key, _ in selector.select():
                     try:
-                        tally: Tally = pickle.load(key.fileobj)  # pyright: ignore[reportArgumentType]
-                    except EOFError:
+                        told: Tally | PotstillError = pickle.load(key.fileobj)  # pyright: ignore[reportArgumentType]
+                    except (EOFError, pickle.UnpicklingError):
                         selector.unregister(key.fileobj)
-                    else:
-                        yield tally
+                        continue
+                    if isinstance(told, PotstillError):
+                        raise told
+                    yield told
         if failed := [worker for worker in workers if worker.wait() != 0]:
-            raise RuntimeError(f"an evaluation process ended with status {failed[0].returncode}")
+            raise PotstillError(
+                f"an evaluation process ended with status {failed[0].returncode}; if memory ran out: fewer --threads"
+            )
     finally:
         for worker in workers:
             worker.kill()
@@ -156,6 +164,15 @@ def work() -> None:
     """A worker's whole life."""
     share: _Share = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(share.threads)
-    for tally in _play(share):
-        sys.stdout.buffer.write(pickle.dumps(tally))
-        sys.stdout.buffer.flush()
+    try:
+        for tally in _play(share):
+            _tell(tally)
+    except PotstillError as error:
+        _tell(error)
+    except BrokenPipeError:  # the parent has been killed
+        os._exit(1)
+
+
+def _tell(what: Tally | PotstillError) -> None:
+    sys.stdout.buffer.write(pickle.dumps(what))
+    sys.stdout.buffer.flush()

@@ -5,6 +5,7 @@ from collections.abc import Generator
 import numpy as np
 
 from potstill.evaluate.play import MAX_ENVS, Player
+from potstill.progress import Progress
 from potstill.tasks import Envs, EpisodeSeeds
 from potstill.tasks.spec import Task
 from potstill.tasks.starts import SHARE, Start
@@ -13,12 +14,8 @@ SLOT = 1_000_000
 """Added to the number of an environment: these episodes are none that policies are scored on."""
 
 
-def record_starts(player: Player, task: Task, seed: int, threads: int) -> Generator[int, None, list[Start]]:
-    """Play the player's episodes, every one to its end, and draw a moment of the first fifth of each.
-
-    Yields:
-        How many episodes are over.
-    """
+def record_starts(player: Player, task: Task, seed: int, threads: int) -> Generator[Progress, None, list[Start]]:
+    """Play the player's episodes, every one to its end; returns a moment drawn from the first fifth of each."""
     num_envs = min(MAX_ENVS, player.episodes)
     queue, playing = iter(range(player.episodes)), [-1] * num_envs
     seeds = [EpisodeSeeds(seed, "evaluation")(SLOT, episode) for episode in range(player.episodes)]
@@ -43,6 +40,6 @@ def record_starts(player: Player, task: Task, seed: int, threads: int) -> Genera
                 drawn = np.random.default_rng([seed, 6, episode]).integers(0, max(1, int(SHARE * len(history))))
                 starts[episode] = Start(seeds[episode], tuple(history[: int(drawn)]))
             played[finished.env] = []
-        yield len(starts)
+        yield Progress("record", len(starts), player.episodes)
     envs.close()
     return [starts[episode] for episode in range(player.episodes)]

@@ -43,7 +43,7 @@ def relative(student: Score, teacher: Score) -> Estimate | None:
     nothing."""
     if not _surely_positive(teacher):
         return None
-    return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / t.mean(axis))
+    return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / _above_zero(t.mean(axis)))
 
 
 def difference(one: Score, other: Score) -> Estimate:
@@ -58,8 +58,7 @@ def geometric_mean(pairs: Sequence[tuple[Score, Score]]) -> Estimate | None:
         return None
 
     def statistic(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
-        # A rare resample may not be positive; it then counts as next to nothing.
-        means = [sample.mean(axis).clip(min=TINY) for sample in samples]
+        means = [_above_zero(sample.mean(axis)) for sample in samples]
         logs = [np.log(s) - np.log(t) for s, t in zip(means[::2], means[1::2], strict=True)]
         return np.exp(np.mean(logs, axis=0))
 
@@ -75,7 +74,7 @@ def normalised(student: Score, teacher: Score, random: Score) -> Estimate | None
         return None
     return _bootstrap(
         [student, teacher, random],
-        lambda s, t, r, axis=-1: (s.mean(axis) - r.mean(axis)) / (t.mean(axis) - r.mean(axis)),
+        lambda s, t, r, axis=-1: (s.mean(axis) - r.mean(axis)) / _above_zero(t.mean(axis) - r.mean(axis)),
     )
 
 
@@ -85,6 +84,11 @@ def _surely_positive(score: Score, zero: Score | None = None) -> bool:
     return _bootstrap([score, zero], lambda s, z, axis=-1: s.mean(axis) - z.mean(axis)).ci95[0] > 0
 
 
+def _above_zero(means: np.ndarray) -> np.ndarray:
+    """A rare resample of what is surely positive may not be; it then counts as next to nothing."""
+    return np.maximum(means, TINY)
+
+
 def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
     """Percentile bootstrap; the samples are resampled independently, the seed is fixed."""
     samples = [np.asarray(score.returns, dtype=np.float64) for score in scores]
@@ -92,15 +96,8 @@ def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
     if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, (value, value))
     samples = [np.repeat(sample, 2) if len(sample) < 2 else sample for sample in samples]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result = bootstrap(
-            samples,
-            statistic,
-            n_resamples=RESAMPLES,
-            vectorized=True,
-            paired=False,
-            method="percentile",
-            rng=0,
-        )
+    result = bootstrap(
+        samples, statistic, n_resamples=RESAMPLES, vectorized=True, paired=False, method="percentile", rng=0
+    )
     low, high = result.confidence_interval
     return Estimate(value, (float(low), float(high)))

@@ -109,6 +109,6 @@ def _same(policy: Policy, outputs: Tensor, actions: np.ndarray, tolerance: float
     if policy.actions is not None:
         ours = policy.choose(outputs, 0.0, np.random.default_rng())
         ranges = np.array(policy.actions.high) - np.array(policy.actions.low)
-        return np.all(np.abs(ours - actions) <= tolerance * ranges, axis=-1, keepdims=True)[:, 0]
+        return np.all(np.abs(ours - actions) <= tolerance * ranges, axis=-1)
     theirs = outputs.gather(1, torch.as_tensor(actions).long()[:, None])[:, 0]
     return (theirs >= outputs.max(-1).values - 2 * tolerance * largest).numpy()

@@ -13,7 +13,7 @@ class Options:
     to: Literal["onnx", "sb3"] = "onnx"
     """onnx: a graph that onnxruntime plays anywhere, `potstill evaluate` too. sb3: a zip for Stable-Baselines3."""
     int8: bool = False
-    """In eight bits, by the ranges met in play: a quarter of the bytes (onnx)."""
+    """In eight bits, by the ranges met in play: about a third of the bytes (onnx)."""
     verify: bool = False
     """Also play both by protocol, the same number of episodes, and refuse an export that scores surely less."""
     episodes: int = 100

@@ -1,6 +1,5 @@
 """An export from start to end: made, compared with its policy, played if asked for, and only then written."""
 
-import os
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from potstill.evaluate import Player, difference, scores
 from potstill.export import check, sb3
 from potstill.export.onnx import INPUT, actions_name, output_names, to_int8, to_onnx
 from potstill.export.options import Options
-from potstill.files import atomic_write
+from potstill.files import write_bytes
+from potstill.machine import cores
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import Task, make_task
@@ -52,7 +52,7 @@ def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator
             file can't be written.
     """
     options.check()
-    threads = options.threads or os.cpu_count() or 1
+    threads = cores(options.threads)
     if options.to == "sb3" and len(policies) > 1:
         raise PotstillError("--to sb3 holds one task: name it with --task")
     graph = to_onnx(policies) if options.to == "onnx" else None
@@ -82,7 +82,7 @@ def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator
             for each, task_record in zip(made, record["tasks"], strict=True):
                 task_record |= yield from _verify(each, out, options, threads)
         content = draft.read_bytes()
-    _write(out, content)
+    write_bytes(out, content)
     return {**record, "bytes": len(content)}
 
 
@@ -109,13 +109,13 @@ def _make(
 
         [policy], [task] = policies, tasks
         model = sb3.to_sb3(policy, task, observations[0])
-        _write(draft, sb3.to_bytes(model))
+        write_bytes(draft, sb3.to_bytes(model))
         again = getattr(stable_baselines3, type(model).__name__).load(draft, device="cpu")
         made = check.Export(
             lambda seen: sb3.outputs_of(again, policy, seen).numpy(), lambda seen: sb3.best_actions(again, seen)
         )
         return [Made(task, policy, made, Policy.from_callable(made.actions, task, kind="sb3"))]
-    _write(draft, graph.SerializeToString())
+    write_bytes(draft, graph.SerializeToString())
     import onnxruntime
 
     session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
@@ -127,11 +127,6 @@ def _make(
         Made(task, policy, check.Export(said(name), said(actions_name(name))), player)
         for task, policy, player, name in zip(tasks, policies, load_all(draft), output_names(policies), strict=True)
     ]
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path) as file:
-        file.write(content)
 
 
 def _verify(made: Made, out: Path, options: Options, threads: int) -> Generator[Progress, None, dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from potstill.distill.loop import State
 from potstill.distill.options import Options
-from potstill.distill.plan import Lesson, Plan, new_state, plan
+from potstill.distill.plan import Lesson, Plan, new_state, plan, sketch
 from potstill.distill.result import RANDOM_SHARE, Played, results, score
 from potstill.distill.run import conclude, go_on, learn, save_students
 from potstill.errors import PotstillError
@@ -164,7 +164,8 @@ def _rungs(
     teacher, random = played.scores["teacher"], played.scores["random"]
     rungs: list[dict[str, Any]] = []
     for name, spec in plan.students.items():
-        rung: dict[str, Any] = {"name": name, "spec": str(spec), "parameters": _parameters(plan, name)}
+        parameters = sketch(spec, plan.lessons[0].task, plan.student_sees).num_parameters
+        rung: dict[str, Any] = {"name": name, "spec": str(spec), "parameters": parameters}
         rung["looks"] = {hour: of[name] for hour, of in looks.items() if hour != "0" and name in of}
         if name in students:
             own = played.scores[f"student {name}"]
@@ -173,19 +174,6 @@ def _rungs(
             rung |= {"share": seen.share, "episodes": seen.episodes, "needed": needed}
         rungs.append(rung)
     return sorted(rungs, key=lambda rung: -rung["parameters"])
-
-
-def _parameters(plan: Plan, name: str) -> int:
-    task = plan.lessons[0].task
-    policy = Policy.new(
-        plan.students[name],
-        "logits",
-        task.observation_shape,
-        task.observation_dtype,
-        task.num_outputs,
-        plan.student_sees,
-    )
-    return policy.num_parameters
 
 
 def _test(
@@ -272,6 +260,5 @@ def _play(
     players: dict[str, Player], lesson: Lesson, seed: int, threads: int
 ) -> Generator[Progress, None, dict[str, Score]]:
     """Everybody's returns, by name."""
-    starts = lesson.starts and lesson.starts.starts
-    found = yield from scores(list(players.values()), lesson.task, seed, threads, starts)
+    found = yield from scores(list(players.values()), lesson.task, seed, threads)
     return dict(zip(players, found, strict=True))

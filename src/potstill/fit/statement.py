@@ -32,7 +32,7 @@ class Statement:
     at_least: float | None
     """The largest share that is shown at this confidence, one-sided; None: none is."""
     episodes: int
-    """Of the student; as many of the teacher."""
+    """Of the student; of the teacher as many or more."""
     holds: bool
     """Whether k is shown."""
 

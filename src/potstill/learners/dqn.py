@@ -24,7 +24,7 @@ from potstill.memory.priorities import Priorities
 from potstill.networks import MultiHead, Network, scale
 from potstill.policies import as_one, use
 from potstill.policy import Policy
-from potstill.progress import Progress as BaseProgress
+from potstill.progress import Progress
 from potstill.tasks import Envs
 
 UPDATES_AT_A_TIME = 8
@@ -72,7 +72,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Progress(BaseProgress):
+class DQNProgress(Progress):
     """How far DQN has come; `done` are control steps played of each game."""
 
     updates: int = 0
@@ -122,7 +122,7 @@ def new_state(
     return State(games, network, target, optimizer, play_rng, sample_rng)
 
 
-def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator[Progress]:
+def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator[DQNProgress]:
     """Play and learn from `state` on until the options' steps are done.
 
     Args:
@@ -251,6 +251,6 @@ def _due(state: State, options: DQNOptions) -> int:
     return int(samples / options.batch) - state.updates
 
 
-def _progress(state: State, options: DQNOptions, loss: float | None) -> Progress:
+def _progress(state: State, options: DQNOptions, loss: float | None) -> DQNProgress:
     scores = tuple(float(np.mean(game.scores)) if game.scores else None for game in state.games)
-    return Progress("train", state.steps, options.steps, state.updates, epsilon(state.steps, options), loss, scores)
+    return DQNProgress("train", state.steps, options.steps, state.updates, epsilon(state.steps, options), loss, scores)

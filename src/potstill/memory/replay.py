@@ -145,6 +145,8 @@ class Replay:
         Raises:
             PotstillError: the file can't be written.
         """
+        if not 0 < end_row - first_row <= self.capacity:
+            raise ValueError(f"{end_row - first_row} rows of a memory of {self.capacity}")
         start, end = first_row % self.capacity, (end_row - 1) % self.capacity + 1
         # Before the seam it is a view: no copy of some hundred megabytes.
         rows = slice(start, end) if start < end else self._index(np.arange(first_row, end_row) % self.capacity)
@@ -169,6 +171,7 @@ class Replay:
         largest = self.nbytes // self.capacity * max(self.capacity, rows or 0) + 10_000
         if sum(member.file_size for member in ZipFile(file).infolist()) > largest:
             raise ValueError("it is too large")
+        file.seek(0)
         with np.load(file, allow_pickle=False) as shard:
             depth, labels, packed = shard["depth"], shard["labels"], shard["frames"]
         rows = len(depth) if rows is None else rows

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from potstill.errors import PotstillError
-from potstill.files import atomic_write, read_json
+from potstill.files import read_json, write_bytes
 from potstill.report import plots
 from potstill.report.read import as_runs_write_it, environment, inside, read_metrics, read_result
 
@@ -52,8 +52,7 @@ def write_report(*runs: Path, out: Path | None = None) -> Path:
         with as_runs_write_it(runs[0]):
             overview = plots.runs(rows) if len(sections) > 1 else None
             html = page.render(sections=sections, overview=overview)
-    with atomic_write(out) as file:
-        file.write(html.encode())
+    write_bytes(out, html.encode())
     return out
 
 

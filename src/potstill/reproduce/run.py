@@ -4,7 +4,6 @@ runs/<name>/<run>/        a run directory of `potstill distill` or `potstill tra
            /result.json   the table
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate import Score, geometric_mean, relative
 from potstill.files import read_json, write_json
 from potstill.learners.options import DQNOptions
-from potstill.machine import machine, versions
+from potstill.machine import cores, machine, versions
 from potstill.reproduce.activations import check_installed, picture
 from potstill.reproduce.options import Options, Table
 from potstill.reproduce.paper import GAMES, GEOMETRIC_MEANS, TABLES
@@ -188,7 +187,7 @@ def collect(reproduction: Reproduction, out: Path, command: list[str]) -> None:
         "table": table,
         "options": options.record(),
         "versions": versions(),
-        "machine": machine(options.threads or os.cpu_count() or 1),
+        "machine": machine(cores(options.threads)),
         "protocol": first["protocol"],
         "missing": reproduction.missing,
         **body,

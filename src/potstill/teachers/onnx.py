@@ -56,11 +56,19 @@ def load(path: Path, task_id: str | None) -> list[Policy]:
     if path.stat().st_size > MAX_WEIGHTS:
         raise PotstillError(f"{path} has over {MAX_WEIGHTS} bytes and is not read")
     provenance: dict[str, object] = {"format": "onnx"}
-    named = task_id or task_in_name(path, provenance)
-    task = make_task(named) if named else None
+    task, unknown = None, None
+    try:
+        named = task_id or task_in_name(path, provenance)
+        task = make_task(named) if named else None
+    except PotstillError as error:
+        if task_id:
+            raise
+        unknown = error  # a guess, which a file that says itself what it plays doesn't need
     found = _try_out(path, task and task.observation_shape)
     if found["described"]:
         return _described(path, found)
+    if unknown:
+        raise unknown
     assert task is not None
     output, outputs_are = choose_output(found["outputs"], task)
     network = Session(_session(path), found["input"], found["dtype"], output)

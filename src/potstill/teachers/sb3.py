@@ -160,14 +160,14 @@ def _layout(path: Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> _La
 
 def _bounds(path: Path, space: Any, squashed: bool) -> Actions:
     """The bounds of continuous actions, by the readable fields of the pickled space."""
-    bounds: list[tuple[float, ...]] = []
-    for name in ("low", "high"):
-        numbers = re.findall(r"-?[0-9.]+(?:e[-+]?[0-9]+)?", str(_attribute(space, name))[:10_000])
-        bounds.append(tuple(map(float, numbers)))
     shape = _attribute(space, "_shape") or _attribute(space, "shape")  # Gymnasium's, gym's
+    bounds: dict[str, tuple[float, ...]] = {}
     try:
+        for name in ("low", "high"):
+            numbers = re.findall(r"-?[0-9.]+(?:e[-+]?[0-9]+)?", str(_attribute(space, name))[:10_000])
+            bounds[name] = tuple(map(float, numbers))
         size = int(re.fullmatch(r"[\[(]([0-9]{1,4}),?[\])]", str(shape))[1])  # pyright: ignore
-        return read_actions({"low": bounds[0], "high": bounds[1], "squashed": squashed}, size)
+        return read_actions({**bounds, "squashed": squashed}, size)
     except (ValueError, TypeError) as error:
         raise PotstillError(f"{path}: its actions are no vector within readable, finite bounds") from error
 
@@ -212,7 +212,7 @@ def _mean_of_quantiles(path: Path, tensors: dict[str, Tensor], actions: Any) -> 
     averaged = dict(tensors)
     for name in (f"{head}.weight", f"{head}.bias"):
         tensor = tensors.get(name)
-        if tensor is None or not num_actions or tensor.shape[0] % num_actions:
+        if tensor is None or not num_actions or not tensor.ndim or len(tensor) % num_actions:
             raise PotstillError(
                 f"{path}: tensor {name} doesn't hold the quantiles of {num_actions or 'unreadable'} actions"
             )
@@ -297,7 +297,7 @@ def _check_kwargs(path: Path, kwargs: Any, layout: _Layout) -> Activation:
             continue
         if name == "squash_output" and (value is False or layout.algorithm == "ARS"):
             continue
-        if name == "use_sde" or (name == "clip_mean" and isinstance(value, int | float)):
+        if name == "use_sde" or (name == "clip_mean" and isinstance(value, int | float) and 0 <= value < 1e9):
             continue
         raise PotstillError(f"{path}: policy_kwargs {name}={str(value)[:40]} is not known here")
     return ACTIVATIONS[activation]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import Progress, State, distill
+from potstill.distill.loop import LoopProgress, State, distill
 from potstill.distill.options import Options
 from potstill.distill.plan import Plan, new_state, plan
 from potstill.learners.options import DQNOptions
@@ -54,7 +54,7 @@ class Followers:
     plan: Plan | None
     state: State | None
     teacher: Policy
-    loop: Iterator[Progress]
+    loop: Iterator[LoopProgress]
 
     @property
     def names(self) -> list[str]:
@@ -65,7 +65,7 @@ class Followers:
         """The students as they play now."""
         return [student.policies[0] for student in self.state.students] if self.state else []
 
-    def follow(self, best: Policy, check: int) -> Iterator[Progress]:
+    def follow(self, best: Policy, check: int) -> Iterator[LoopProgress]:
         """Learn an hour from the best policy so far.
 
         Args:
@@ -110,6 +110,6 @@ def begin(following: Following, learner: Policy, options: DQNOptions, checks: in
     if not following.students:
         return Followers(None, None, teacher, iter(()))
     planned = plan(following.options(options, checks, threads), teacher)
-    state = new_state(planned, teacher_changes=True)
+    state = new_state(planned, may_play_ahead=False)
     loop = distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads)
     return Followers(planned, state, teacher, loop)

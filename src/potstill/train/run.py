@@ -6,7 +6,6 @@ runs/<name>/best.safetensors   the policy with the best score on the way, and wh
 """
 
 import copy
-import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
@@ -18,18 +17,18 @@ import numpy as np
 import torch
 
 from potstill import policies
-from potstill.distill.loop import Progress as StudentsProgress
 from potstill.distill.options import STEPS_PER_HOUR, name_students
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, evaluate, relative
+from potstill.evaluate import Player, Score, relative, scores
 from potstill.files import sha256, write_json
-from potstill.learners.dqn import UPDATES_AT_A_TIME, Progress, State, dqn, new_state
+from potstill.learners.dqn import UPDATES_AT_A_TIME, State, dqn, new_state
 from potstill.learners.options import DQNOptions
-from potstill.machine import check_device, has_bf16, machine, memory_bytes, versions
+from potstill.machine import check_device, cores, has_bf16, machine, memory_bytes, versions
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec, num_parameters
 from potstill.policy import Policy
-from potstill.run_directory import SCHEMA, open_metrics, open_run, tensorboard, write_line
+from potstill.progress import Progress
+from potstill.run_directory import SCHEMA, open_metrics, open_run, sync, tensorboard, write_line
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
 from potstill.teachers import load_all
 from potstill.train import checkpoint, online
@@ -138,11 +137,11 @@ def plan(
             f" has {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
         )
     bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
-    threads = options.threads or os.cpu_count() or 1
+    threads = cores(options.threads)
     return Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
 
 
-def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress | StudentsProgress]:
+def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
     """Train, score, write everything to `out`. Complete when the iterator ends.
 
     Args:
@@ -175,13 +174,13 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         curve, before = saved["curve"], saved["total"]
     begun_at = state.steps
 
-    def check() -> Iterator[Progress | StudentsProgress]:
+    def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
         yield from _check(plan, state, curve, out)
         if followers.names:
             yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
-            scores = yield from _score(followers.policies, plan.tasks[0], plan, plan.eval_episodes, options.seed)
-            curve[-1]["students"] = {n: score.record() for n, score in zip(followers.names, scores, strict=True)}
+            found = yield from _score(followers.policies, plan.tasks[0], plan, plan.eval_episodes, options.seed)
+            curve[-1]["students"] = {name: score.record() for name, score in zip(followers.names, found, strict=True)}
         followers.save(folder, out / "students")
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
         checkpoint.save(folder, state, run_so_far)
@@ -195,14 +194,14 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         for progress in dqn(state, options, plan.bf16, plan.threads):
             if progress.done // LINE_EVERY > written // LINE_EVERY:
                 written = progress.done
-                scores = {task.id: score for task, score in zip(plan.tasks, progress.scores, strict=True)}
+                recent = {task.id: score for task, score in zip(plan.tasks, progress.scores, strict=True)}
                 numbers = {"loss": progress.loss, "epsilon": progress.epsilon}
-                write_line(metrics, {"steps": progress.done, "updates": progress.updates, **numbers, "scores": scores})
-                events = numbers | {f"score/{task}": score for task, score in scores.items()}
+                write_line(metrics, {"steps": progress.done, "updates": progress.updates, **numbers, "scores": recent})
+                events = numbers | {f"score/{task}": score for task, score in recent.items()}
                 write_events({name: value for name, value in events.items() if value is not None}, progress.done)
             yield progress
             if state.steps // plan.eval_every > (curve[-1]["steps"] if curve else 0) // plan.eval_every:
-                os.fsync(metrics.fileno())
+                sync(metrics)
                 yield from check()
     if not curve or curve[-1]["steps"] < state.steps:
         yield from check()
@@ -214,10 +213,10 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     del state, followers  # the memories: gigabytes that evaluation doesn't need
     best = [policy.to(options.device) for policy in load_all(out / "best.safetensors")]
     # Other episodes than those that chose it.
-    scores = {}
+    found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
-        [scores[task.id]] = yield from _score([policy], task, plan, plan.episodes, options.seed + 1)
-    followed = yield from _followed(plan, students, curve, scores)
+        [found[task.id]] = yield from _score([policy], task, plan, plan.episodes, options.seed + 1)
+    followed = yield from _followed(plan, students, curve, found)
     write_json(
         out / "result.json",
         {
@@ -234,7 +233,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                 "file": "best.safetensors",
                 "sha256": sha256(out / "best.safetensors"),
                 "steps": best[0].provenance["steps"],
-                "scores": {task: score.record() for task, score in scores.items()},
+                "scores": {task: score.record() for task, score in found.items()},
             },
             "curve": curve,
             **followed,
@@ -259,11 +258,11 @@ def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> 
     }
     now = [replace(game.policy, provenance=provenance) for game in state.games]
     policies.use(now, network)
-    scores: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for task, policy in zip(plan.tasks, now, strict=True):
         [score] = yield from _score([policy], task, plan, plan.eval_episodes, plan.options.seed)
-        scores[task.id] = score.record()
-    curve.append({"steps": state.steps, "updates": state.updates, "scores": scores})
+        found[task.id] = score.record()
+    curve.append({"steps": state.steps, "updates": state.updates, "scores": found})
     if best_of(curve) == len(curve) - 1:
         policies.save(now, out / "best.safetensors")
     policies.save(now, out / "last.safetensors")
@@ -285,7 +284,7 @@ def best_of(curve: list[dict[str, Any]]) -> int:
 
 
 def _followed(
-    plan: Plan, students: dict[str, Policy], curve: list[dict[str, Any]], scores: dict[str, Score]
+    plan: Plan, students: dict[str, Policy], curve: list[dict[str, Any]], best: dict[str, Score]
 ) -> Generator[Progress, None, dict[str, Any]]:
     """`result.json`'s part about students that followed: their scores beside the best's, and how steady curves were."""
     if not students:
@@ -294,7 +293,7 @@ def _followed(
     of_students = yield from _score(list(students.values()), task, plan, plan.episodes, plan.options.seed + 1)
     records: list[dict[str, Any]] = []
     for (name, policy), score in zip(students.items(), of_students, strict=True):
-        ratio = relative(score, scores[task.id])
+        ratio = relative(score, best[task.id])
         records.append(
             {
                 "name": name,
@@ -312,16 +311,11 @@ def _followed(
 
 
 def _score(
-    players: list[Policy], task: Task, plan: Plan, episodes: int, seed: int
+    policies: list[Policy], task: Task, plan: Plan, episodes: int, seed: int
 ) -> Generator[Progress, None, list[Score]]:
     act, epsilon = task.protocol.act, task.protocol.epsilon
-    returns, done = [[0.0] * episodes for _ in players], 0
-    for tally in evaluate([Player(policy, act, epsilon, episodes) for policy in players], task, seed, plan.threads):
-        for player, episode, value in tally.finished:
-            returns[player][episode] = value
-        done += len(tally.finished)
-        yield Progress("evaluate", done, episodes * len(players))
-    return [Score(tuple(of)) for of in returns]
+    players = [Player(policy, act, epsilon, episodes) for policy in policies]
+    return (yield from scores(players, task, seed, plan.threads))
 
 
 def _fresh(plan: Plan) -> State:
