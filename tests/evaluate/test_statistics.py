@@ -55,6 +55,13 @@ def test_a_ratio_that_says_nothing_is_none():
     assert normalised(score(1.0), score(2.0), score(2.0, 2.0)) is None
 
 
+def test_a_student_that_scores_nothing_has_an_interval_beside_a_teacher_that_rarely_does():
+    student, teacher, random = Score((0.0,) * 100), Score((1.0,) * 4 + (0.0,) * 96), Score((0.0,) * 25)
+    for estimate in (relative(student, teacher), normalised(student, teacher, random)):
+        assert estimate is not None
+        assert (estimate.mean, estimate.ci95) == (0.0, (0.0, 0.0))
+
+
 def test_the_geometric_mean_by_hand():
     games = [(score(20.0, 20.0), score(10.0, 10.0)), (score(1000.0, 1000.0), score(2000.0, 2000.0)),
              (score(8.0, 8.0), score(1.0, 1.0))]  # fmt: skip

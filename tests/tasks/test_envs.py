@@ -87,7 +87,7 @@ def test_how_a_game_was_played_does_not_change_the_next(game):
     # What `restore` stands on: after a reset nothing but the number of no-ops depends on what came before.
     task = make_task(f"ALE/{game}-v5")
     shown = []
-    for steps in (0, 150):
+    for steps in (0, 60):
         envs = Envs(task, 1, TRAINING)
         play(envs, steps, np.random.default_rng(steps))
         envs.restore({"episode": [2], "actions": [[]]})
@@ -95,7 +95,7 @@ def test_how_a_game_was_played_does_not_change_the_next(game):
         if steps:
             play(envs, steps, np.random.default_rng(7))
         envs._begin(np.array([True]), from_seed=False)
-        play(envs, 200, np.random.default_rng(3))
+        play(envs, 60, np.random.default_rng(3))
         shown.append(envs.observations)
     np.testing.assert_array_equal(*shown)
 

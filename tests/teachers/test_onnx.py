@@ -124,11 +124,6 @@ def test_float_frames_are_given_from_0_to_255(tmp_path):
     np.testing.assert_array_equal(load(path, task="ALE/Pong-v5").outputs(frames), [[255.0] * 4 + [0.0] * 2] * 3)
 
 
-def test_a_file_that_does_not_say_what_it_plays_asks_for_the_task(tmp_path):
-    with pytest.raises(PotstillError, match="add --task"):
-        load(linear(tmp_path / "a.onnx"))
-
-
 def test_it_may_see_a_part_of_what_the_task_shows(tmp_path):
     nodes = [helper.make_node("Gemm", ["seen", "weight", "bias"], ["logits"])]
     path = write(tmp_path / "CartPole-v1.onnx", nodes, ("batch", 2), weight=WEIGHT[2:], bias=BIAS)
@@ -190,7 +185,7 @@ def test_what_cannot_be_played_is_one_line(tmp_path, case):
 def test_mutated_files_are_loaded_or_refused_in_one_line(tmp_path):
     content, chance = linear(tmp_path / "good.onnx").read_bytes(), random.Random(0)
     path, refused = tmp_path / "CartPole-v1.onnx", 0
-    for _ in range(60):
+    for _ in range(24):
         mutated = bytearray(content)
         for _ in range(chance.choice((1, 4, 16))):
             mutated[chance.randrange(len(mutated))] = chance.randrange(256)

@@ -69,8 +69,7 @@ def test_a_run_writes_its_curve_its_best_and_fresh_episodes_of_it(whole):
     assert lines[-1]["loss"] > 0
 
 
-@pytest.mark.parametrize("kind", ["plain", "prioritised"])
-@pytest.mark.parametrize("stop_at", [1000, 3200, 5500])
+@pytest.mark.parametrize(("kind", "stop_at"), [("plain", 1000), ("prioritised", 3200), ("prioritised", 5500)])
 def test_a_run_dropped_anywhere_and_gone_on_with_ends_at_the_same_bits(whole, tmp_path, kind, stop_at):
     make(tmp_path / "run", stop_at=stop_at, prioritised=kind == "prioritised")
     resumed = make(tmp_path / "run", resume=True, prioritised=kind == "prioritised")
@@ -87,18 +86,26 @@ def test_a_finished_run_can_be_made_longer(whole, tmp_path):
     assert make(out, resume=True, steps=7500)["budget"]["steps"] == 7504
 
 
-def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_enough(whole, tmp_path):
-    make(tmp_path / "run", stop_at=3200)
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was dropped after its second score."""
+    out = tmp_path_factory.mktemp("cut") / "run"
+    make(out, stop_at=3200)
+    return out
+
+
+def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_enough(whole, cut, tmp_path):
     out = tmp_path / "elsewhere"
     out.mkdir()
     for name in ("portable.safetensors", "config.json", "best.safetensors"):
-        shutil.copy(tmp_path / "run" / name, out)
+        shutil.copy(cut / name, out)
     result = make(out, resume=True, threads=1, precision="bf16")  # as that machine has them
     assert [point["steps"] // 1500 for point in result["curve"]] == [1, 2, 3, 4]
     assert result["budget"]["steps"] == 6000
     assert result["budget"]["updates"] == json.loads((whole / "plain" / "result.json").read_text())["budget"]["updates"]
 
 
+@pytest.mark.usefixtures("short_games")
 def test_the_portable_checkpoint_of_the_papers_network_is_small(tmp_path):
     options = DQNOptions(steps=400, envs=8, memory=2000, learn_after=200, batch=8, threads=2)
     for _ in run(plan(options, ("ALE/Pong-v5",), 300, 1, 1), tmp_path / "run", False, COMMAND):
@@ -107,12 +114,12 @@ def test_the_portable_checkpoint_of_the_papers_network_is_small(tmp_path):
     assert (tmp_path / "run" / "portable.safetensors").stat().st_size < 16 * 2**20
 
 
-def test_a_damaged_checkpoint_is_said_so(tmp_path):
-    make(tmp_path / "run", stop_at=3200)
-    path = tmp_path / "run" / "checkpoint" / "state.safetensors"
+def test_a_damaged_checkpoint_is_said_so(cut, tmp_path):
+    out = Path(shutil.copytree(cut, tmp_path / "run"))
+    path = out / "checkpoint" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(PotstillError, match="damaged"):
-        make(tmp_path / "run", resume=True)
+        make(out, resume=True)
 
 
 def test_other_options_are_refused_on_resume(whole, tmp_path):
@@ -141,12 +148,13 @@ BOTH = ("CartPole-v1", "CartPole-v0")
 
 
 def test_several_tasks_are_trained_in_one_network_and_gone_on_with_to_the_same_bits(tmp_path):
-    result = make(tmp_path / "whole", tasks=BOTH, network="mlp:16/8")
+    of_both = {"tasks": BOTH, "network": "mlp:16/8", "steps": 3000}
+    result = make(tmp_path / "whole", **of_both)
     assert result["tasks"] == list(BOTH)
     assert list(result["best"]["scores"]) == list(BOTH)
     assert [policy.task for policy in load_all(tmp_path / "whole" / "best.safetensors")] == list(BOTH)
-    make(tmp_path / "cut", stop_at=3200, tasks=BOTH, network="mlp:16/8")
-    resumed = make(tmp_path / "cut", resume=True, tasks=BOTH, network="mlp:16/8")
+    make(tmp_path / "cut", stop_at=2200, **of_both)
+    resumed = make(tmp_path / "cut", resume=True, **of_both)
     assert resumed["curve"] == result["curve"]
     assert same_bits(tmp_path / "whole", tmp_path / "cut")
     assert "CartPole-v0" in write_report(tmp_path / "cut").read_text()
@@ -156,7 +164,7 @@ STUDENTS = ("mlp:8", "mlp:8")
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def followed(short_hours_throughout: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("followed") / "run"
     make(out, students=STUDENTS, steps=3000)
     return out
