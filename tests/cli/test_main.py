@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from potstill import __version__
+from potstill.cli.main import COMMANDS, main, parse
 
 EXECUTABLE = str(Path(sys.executable).parent / "potstill")
 
@@ -169,8 +172,6 @@ def test_an_interrupted_command_names_one_that_goes_on(typed, mend, capsys):
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(map(str, a)) for a, _ in WRONG])
 def test_a_mistake_is_one_line_and_status_2(workplace, arguments, message, capsys, monkeypatch):
     # In this process: forty interpreters that each import PyTorch would take minutes.
-    from potstill.cli.main import main
-
     monkeypatch.chdir(workplace)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -200,6 +201,27 @@ def test_version_and_help(tmp_path):
     assert "--student" in potstill("distill", "--help", cwd=tmp_path).stdout
 
 
+@pytest.mark.parametrize("page", ["README.md", "zoo/README.md", "results/README.md", "examples/browser/README.md"])
+def test_commands_in_the_documents_can_be_typed(page):
+    text = (Path(__file__).parents[2] / page).read_text()
+    blocks = re.findall(r"^```\n(.*?)^```|^((?: {4}.*\n)+)", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(fenced or indented for fenced, indented in blocks).splitlines()
+    commands = [line for line in lines if re.match(r" *potstill [a-z]+ ", line)]
+    assert commands
+    for command in commands:
+        parse(shlex.split(command, comments=True)[1:])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_is_explained_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    explained = capsys.readouterr().out
+    examples = explained.count(f"potstill {name} ") - 1  # without the usage
+    assert examples or name in ("demo", "inspect", "bench"), "which take nothing, or a file alone"
+
+
 def test_help_does_not_wait_for_pytorch(tmp_path):
     code = "import sys; sys.argv = ['potstill', '--help']\nfrom potstill.cli.main import main\ntry: main()\n" \
            "except SystemExit: pass\nassert 'torch' not in sys.modules"  # fmt: skip
@@ -215,8 +237,7 @@ def test_distill_then_evaluate_inspect_and_report(workplace, capsys, monkeypatch
     assert (workplace / "out" / "report.html").exists()
     assert not (workplace / "out" / "videos").exists()
     student = "out/students/mlp_8.safetensors"
-    from potstill.cli.main import main  # in this process: interpreters that each import PyTorch take time
-
+    # From here on in this process: interpreters that each import PyTorch take time.
     monkeypatch.chdir(workplace)
     main(["evaluate", student, "cartpole.safetensors", "--episodes", "10", "--json"])
     printed = json.loads(capsys.readouterr().out)
@@ -242,8 +263,6 @@ def test_play_writes_a_film_where_there_is_no_display(workplace, read_film, caps
     facts, pictures = read_film(workplace / "cartpole-cartpole.mp4")
     assert (facts["size"], facts["fps"], len(pictures)) == ((676, 322), 25, 10)
 
-    from potstill.cli.main import main
-
     monkeypatch.chdir(workplace)
     main([*play, "--out", "two.gif"])
     assert capsys.readouterr().out == "two.gif\n"
@@ -251,8 +270,6 @@ def test_play_writes_a_film_where_there_is_no_display(workplace, read_film, caps
 
 
 def test_play_opens_a_window_where_there_is_a_display(workplace, capsys, monkeypatch):
-    from potstill.cli.main import main
-
     shown = []
     monkeypatch.setattr("potstill.watch.show", lambda pictures, *rest: shown.append((len(list(pictures)), *rest)))
     monkeypatch.setenv("DISPLAY", ":0")
@@ -264,8 +281,6 @@ def test_play_opens_a_window_where_there_is_a_display(workplace, capsys, monkeyp
 
 
 def test_train_then_go_on_and_evaluate(workplace, capsys, monkeypatch):
-    from potstill.cli.main import main
-
     train = ["train", "CartPole-v1", "--out", "dqn", "--envs", "8", "--learn-after", "400", "--batch", "32", "--steps"]
     train += ["2000", "--eval-every", "1000", "--eval-episodes", "2", "--episodes", "5", "--memory", "4000"]
     done = potstill(*train, cwd=workplace)
@@ -302,16 +317,12 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, request, monkeyp
     assert "Traceback" not in stderr
     assert f"go on with: potstill {' '.join(arguments)} --resume" in stderr
     assert not (workplace / "out" / "result.json").exists()
-    from potstill.cli.main import main
-
     monkeypatch.chdir(workplace)
     main([*arguments, "--resume"])
     assert (workplace / "out" / "result.json").exists()
 
 
 def test_an_export_is_written_and_evaluated_and_its_cost_measured(cartpole_file, tmp_path, capsys, monkeypatch):
-    from potstill.cli.main import main
-
     monkeypatch.chdir(tmp_path)
     main(["export", str(cartpole_file), "--verify", "--episodes", "2", "--out", "a.onnx"])
     printed = capsys.readouterr().out
