@@ -8,7 +8,7 @@ minibatches. It is a generator: whoever drives it logs, saves, shows progress an
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +42,9 @@ THREADS_TO_PLAY_AHEAD = 4
 """From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
 MAX_GRADIENT = 1.0
 """The norm that gradients are scaled down to, for continuous actions."""
+COOLING = 20
+"""Of the updates so far one in so many is made again, with a rate that falls to nothing, before a student plays on the
+way."""
 WARMUP = 0.1
 """Share of the updates over which the cosine schedule first rises."""
 
@@ -271,16 +274,14 @@ def learn(
     tasks = len(state.memories)
     updates, rows = updates_until(hour, options, tasks), rows_until(hour, options)
     total = updates_until(options.hours, options, tasks)
-    inside = threads_inside(state.students, threads)
-    side_by_side = options.device == "cpu" and min(inside, len(state.students)) > 1
-    torch.set_num_threads(1 if side_by_side else inside)
-    spread = pool.map if side_by_side else map
+    spread = _spread(state.students, options, threads, pool)
     while state.updates < updates:
         start = time.perf_counter()
         several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
         # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
-        samples = [draw(state, rows, options) for _ in range(several)]
-        work = partial(_updates, state.memories, samples, state.updates, total, options, temperatures, bf16)
+        samples = [draw(state, rows, options, state.sample_rng) for _ in range(several)]
+        rates = [learning_rate(state.updates + number, total, options) for number in range(several)]
+        work = partial(_updates, state.memories, samples, rates, state.updates, options, temperatures, bf16)
         means = list(spread(work, state.students))
         state.updates += several
         state.seconds["learn"] += time.perf_counter() - start
@@ -291,13 +292,41 @@ def learn(
         yield LoopProgress("learn", state.updates, total, hour, losses, agreement)
 
 
-def draw(state: State, rows: int, options: Options) -> dict[int, Sample]:
+def cooled(
+    state: State, options: Options, temperatures: Sequence[float], bf16: bool, threads: int
+) -> dict[str, list[Policy]]:
+    """Copies of the students as they would play if their schedule ended with the hour that is done, by name.
+
+    At a high learning rate a student that has learnt nearly all there is plays as chance does (docs/decisions/0015).
+    The copies' rate falls to nothing over a few more updates. The students aren't changed, nor is anything drawn from
+    the run's own chance.
+    """
+    copies = copy.deepcopy(state.students)
+    tasks = len(state.memories)
+    total = updates_until(options.hours, options, tasks)
+    if state.updates < total and options.schedule == "cosine":
+        rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
+        count, rate = state.updates // COOLING, learning_rate(state.updates, total, options)
+        samples = [draw(state, rows, options, rng) for _ in range(count)]
+        rates = [rate * (1 - number / count) for number in range(count)]
+        with ThreadPoolExecutor(len(copies), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            spread = _spread(copies, options, threads, pool)
+            work = partial(_updates, state.memories, samples, rates, state.updates, options, temperatures, bf16)
+            list(spread(work, copies))
+    for student in copies:
+        student.keep()
+        for policy in student.policies:
+            policy.network.requires_grad_(False)
+    return {student.name: student.policies for student in copies}
+
+
+def draw(state: State, rows: int, options: Options, rng: np.random.Generator) -> dict[int, Sample]:
     """A minibatch's samples, by task: an equal share of each.
 
     Batch normalisation learns the statistics of all tasks together only from minibatches of all of them
     (docs/decisions/0010). Without it a minibatch is of one task, drawn at random, as in the paper.
     """
-    rng, held, memories = state.sample_rng, window(options), state.memories
+    held, memories = window(options), state.memories
     if options.batch_norm or len(memories) == 1:
         sizes = [len(part) for part in np.array_split(np.arange(options.batch), len(memories))]
         return {index: memories[index].draw(size, rng, rows, held) for index, size in enumerate(sizes)}
@@ -310,24 +339,34 @@ def threads_inside(students: list[Student], threads: int) -> int:
     return 1 if all(student.num_parameters < TINY for student in students) else threads
 
 
+def _spread(
+    students: list[Student], options: Options, threads: int, pool: ThreadPoolExecutor
+) -> Callable[..., Iterable[tuple[float, float]]]:
+    """Students a core each, or one after the other on all: a `map`."""
+    inside = threads_inside(students, threads)
+    side_by_side = options.device == "cpu" and min(inside, len(students)) > 1
+    torch.set_num_threads(1 if side_by_side else inside)
+    return pool.map if side_by_side else map
+
+
 def _updates(
     memories: list[Replay],
     samples: list[dict[int, Sample]],
+    rates: list[float],
     first: int,
-    total: int,
     options: Options,
     temperatures: Sequence[float],
     bf16: bool,
     student: Student,
 ) -> tuple[float, float]:
-    """Some optimiser steps of one student, from the `first` of `total` on; returns its mean loss and its agreement with
-    the labels."""
+    """Some optimiser steps of one student, from its `first` on, each with its samples and its learning rate; returns
+    the mean loss and the agreement with the labels."""
     sums = torch.zeros(2, device=options.device)
-    for number, sample in enumerate(samples, first):
+    for number, (sample, rate) in enumerate(zip(samples, rates, strict=True), first):
         batch = {index: memories[index].take(*where) for index, where in sample.items()}
         weigh_batch(student.learner, number)
         for group in student.optimizer.param_groups:
-            group["lr"] = learning_rate(number, total, options)
+            group["lr"] = rate
         sums += torch.stack(update(student, batch, options, temperatures, bf16))
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill.distill.loop import State
+from potstill.distill.loop import State, cooled
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, new_state, plan, sketch
 from potstill.distill.result import RANDOM_SHARE, Played, results, score
@@ -29,8 +29,7 @@ from potstill.run_directory import open_run
 FIRST_LOOK = 20
 """Episodes of everybody at a first look."""
 LATE = 2 / 3
-"""Share of the schedule before which nobody is looked at: at half of it, with the learning rate still high, students of
-Pong that end at 0.98 of their teacher score as chance does (docs/log.md)."""
+"""Share of the schedule before which nobody is looked at."""
 SURE = 0.99
 """Confidence with which a student is behind before it is dropped."""
 AFRESH = 1_000_003
@@ -122,13 +121,15 @@ def _look_at_teacher(
 
 
 def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Progress]:
-    """After a late hour of play, but the last: drop those surely below half of what they must keep; remember why."""
+    """After a late hour of play, but the last: drop those surely below their share of what they must keep in the end;
+    remember why."""
     hour, options = state.hours, plan.options
     if not LATE <= hour / options.hours < 1 or str(hour) in looks or len(state.students) < 2:
         return
     [lesson] = plan.lessons
-    due = goal.keep / 2
-    players = _players(lesson, {s.name: s.policies[0] for s in state.students}, FIRST_LOOK)
+    due = goal.keep * hour / options.hours
+    copies = cooled(state, options, plan.temperatures, plan.bf16, plan.threads)
+    players = _players(lesson, {name: policies[0] for name, policies in copies.items()}, FIRST_LOOK)
     players = {who: player for who, player in players.items() if who not in looks["0"]}
     found = yield from _play(players, lesson, options.seed, plan.threads)
     found |= {who: Score(tuple(returns)) for who, returns in looks["0"].items()}

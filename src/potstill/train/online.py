@@ -6,11 +6,11 @@ and the students learn from it, in the loop that distils finished teachers. `fol
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import LoopProgress, State, distill
+from potstill.distill.loop import LoopProgress, State, cooled, distill
 from potstill.distill.options import Options
 from potstill.distill.plan import Plan, new_state, plan
 from potstill.learners.options import DQNOptions
@@ -55,15 +55,8 @@ class Followers:
     state: State | None
     teacher: Policy
     loop: Iterator[LoopProgress]
-
-    @property
-    def names(self) -> list[str]:
-        return [student.name for student in self.state.students] if self.state else []
-
-    @property
-    def policies(self) -> list[Policy]:
-        """The students as they play now."""
-        return [student.policies[0] for student in self.state.students] if self.state else []
+    policies: dict[str, Policy] = field(default_factory=dict[str, Policy])
+    """The students as they play now, by name."""
 
     def follow(self, best: Policy, check: int) -> Iterator[LoopProgress]:
         """Learn an hour from the best policy so far.
@@ -78,18 +71,26 @@ class Followers:
                 if progress.stage == "hour":
                     break
                 yield progress
+        self._cool()
 
     def save(self, folder: Path, students: Path) -> None:
         """Save the point to go on from, and the students' policies."""
         if self.plan and self.state:
             checkpoint.save(folder / FOLDER, self.state, self.plan.options)
-            for student in self.state.students:
-                save(student.policies, students / f"{student.name}.safetensors")
+            for name, policy in self.policies.items():
+                save([policy], students / f"{name}.safetensors")
 
     def load(self, folder: Path) -> None:
         """Come back to the point that was saved."""
         if self.plan and self.state:
             checkpoint.load(folder / FOLDER, self.state, self.plan.options)
+            self._cool()
+
+    def _cool(self) -> None:
+        """Let the students play as they would if learning ended here."""
+        if (plan := self.plan) and self.state:
+            copies = cooled(self.state, plan.options, plan.temperatures, plan.bf16, plan.threads)
+            self.policies = {name: policies[0] for name, policies in copies.items()}
 
 
 def begin(following: Following, learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:

@@ -177,10 +177,11 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
         yield from _check(plan, state, curve, out)
-        if followers.names:
+        if plan.following.students:
             yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
-            found = yield from _score(followers.policies, plan.tasks[0], plan, plan.eval_episodes, options.seed)
-            curve[-1]["students"] = {name: score.record() for name, score in zip(followers.names, found, strict=True)}
+            now = followers.policies
+            found = yield from _score(list(now.values()), plan.tasks[0], plan, plan.eval_episodes, options.seed)
+            curve[-1]["students"] = {name: score.record() for name, score in zip(now, found, strict=True)}
         followers.save(folder, out / "students")
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
         checkpoint.save(folder, state, run_so_far)
@@ -209,7 +210,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         game.envs.close()
     seconds, updates, steps = state.seconds, state.updates, state.steps
     parameters = num_parameters(state.network)
-    students = dict(zip(followers.names, followers.policies, strict=True))
+    students = followers.policies
     del state, followers  # the memories: gigabytes that evaluation doesn't need
     best = [policy.to(options.device) for policy in load_all(out / "best.safetensors")]
     # Other episodes than those that chose it.
