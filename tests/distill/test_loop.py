@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
-from potstill.distill.loop import LoopProgress, _side_by_side, distill, learning_rate, updates_until
+from potstill.distill.loop import LoopProgress, _side_by_side, cooled, distill, learning_rate, updates_until
 from potstill.distill.options import Options, name_students
 from potstill.distill.plan import new_state, plan
 from potstill.distill.run import run
+from potstill.losses import kl
 from potstill.policies import as_one
 from potstill.report import write_report
 
@@ -107,6 +108,29 @@ def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, short
     ]
     assert after[0].max() <= 1
     assert (after[1] - after[0] > 1).sum() == short
+
+
+def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_had(cartpole_file, short_hours):
+    options = Options(("mlp:8", "mlp:4"), (cartpole_file,), hours=3.0, updates=400, envs=20, threads=2)
+    planned = plan(options)
+    looked, alone = new_state(planned), new_state(planned)
+
+    def an_hour(state):
+        loop = distill(planned.sources, state, planned.options, [1.0], False, 2)
+        next(progress for progress in loop if progress.stage == "hour")
+
+    an_hour(looked)
+    copies, again = (cooled(looked, options, [1.0], False, 2) for _ in range(2))
+    an_hour(alone)
+    batch = looked.memories[0].sample(4096, np.random.default_rng(0))
+    for student, other in zip(looked.students, alone.students, strict=True):
+        [warm], [cool], [same] = student.policies, copies[student.name], again[student.name]
+        losses = [kl(policy.outputs(batch[0].numpy()), batch[1], 1.0).mean() for policy in (warm, cool)]
+        assert losses[1] < losses[0], "a rate that falls settles"
+        assert all(torch.equal(a, b) for a, b in zip(cool.network.parameters(), same.network.parameters(), strict=True))
+        for one, its in ((student.learner, other.learner), (student.policies[0].network, other.policies[0].network)):
+            assert all(torch.equal(tensor, its.state_dict()[name]) for name, tensor in one.state_dict().items())
+    assert looked.sample_rng.bit_generator.state == alone.sample_rng.bit_generator.state
 
 
 def test_stages_run_at_once_and_one_that_fails_ends_them_all():

@@ -55,7 +55,7 @@ class Student:
 
     name: str
     policies: list[Policy]
-    """One a task, as they were at the end of the last hour: what plays and what is saved."""
+    """One a task, as they were at the end of the last hour: what is saved."""
     learner: MultiHead
     """The policies' network as it learns, batch-normalised or not."""
     optimizer: torch.optim.Optimizer
@@ -166,6 +166,7 @@ def distill(
     # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
     workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
     with workers(threads) as players, workers(len(state.students)) as learners:
+        drivers: list[list[Policy]] = []
 
         def play_until(hour: int) -> Iterator[LoopProgress]:
             # Nothing is learnt within an hour: one task's hour after the other's is what turns by episode would give.
@@ -173,10 +174,12 @@ def distill(
                 if isinstance(source, Recording):
                     yield from read(source, state, index, hour, options)
                 else:
-                    yield from play(source, state, index, hour, options, players, threads)
+                    yield from play(source, state, index, hour, options, players, threads, drivers)
 
         while state.hours < num_hours(options):
             hour = state.hours + 1
+            if options.student_share and state.updates:  # fresh students know nothing
+                drivers[:] = cooled(state, options, temperatures, bf16, threads).values()
             yield from play_until(hour)  # nothing, where it was played ahead
             learning = learn(state, hour, options, temperatures, bf16, learners, threads)
             playing = [play_until(hour + 1)] if state.plays_ahead and hour < num_hours(options) else []
@@ -228,11 +231,18 @@ def read(recording: Recording, state: State, index: int, hour: int, options: Opt
 
 
 def play(
-    teacher: Policy, state: State, index: int, hour: int, options: Options, pool: ThreadPoolExecutor, threads: int
+    teacher: Policy,
+    state: State,
+    index: int,
+    hour: int,
+    options: Options,
+    pool: ThreadPoolExecutor,
+    threads: int,
+    drivers: Sequence[list[Policy]] = (),
 ) -> Iterator[LoopProgress]:
-    """Play a task, label and remember until the end of an hour."""
+    """Play a task, label and remember until the end of an hour; students drive their share, where there are some."""
     envs, memory = state.envs[index], state.memories[index]
-    driven = math.ceil(options.envs * options.student_share) if state.updates else 0  # fresh students know nothing
+    driven = math.ceil(options.envs * options.student_share) if drivers else 0
     total = rows_until(options.hours, options)
     torch.set_num_threads(1)
     while memory.rows < rows_until(hour, options):
@@ -240,10 +250,10 @@ def play(
         outputs = label(teacher, envs.observations, pool, threads)
         labelled = time.perf_counter()
         memory.add(envs.observations, envs.age, outputs)
-        for number, student in enumerate(state.students):
-            its = np.arange(number, driven, len(state.students))
+        for number, driver in enumerate(drivers):
+            its = np.arange(number, driven, len(drivers))
             if len(its):
-                outputs[its] = student.policies[index].outputs(envs.observations[its])
+                outputs[its] = driver[index].outputs(envs.observations[its])
         envs.step(teacher.choose(outputs, options.play_epsilon, state.play_rng, options.act))
         state.seconds["label"] += labelled - start
         state.seconds["play"] += time.perf_counter() - labelled
