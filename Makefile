@@ -36,9 +36,10 @@ wheel-demo: .venv/.installed-dev  ## the built wheel, alone in an empty environm
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
-.venv/.installed-dev: .venv/.installed
+.venv/.installed-dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	touch .venv/.installed $@
 
 clean:
 	rm -rf .venv build dist

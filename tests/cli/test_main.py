@@ -173,6 +173,7 @@ def test_an_interrupted_command_names_one_that_goes_on(typed, mend, capsys):
 def test_a_mistake_is_one_line_and_status_2(workplace, arguments, message, capsys, monkeypatch):
     # In this process: forty interpreters that each import PyTorch would take minutes.
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # also where there is a GPU
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     printed = capsys.readouterr()

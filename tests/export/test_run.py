@@ -40,11 +40,11 @@ def test_states_are_the_policys_own(met, cartpole_teacher):
     np.testing.assert_array_equal(met, again)
 
 
-@pytest.mark.parametrize(("shift", "same"), [(0.0, 1.0), (5.0, 1.0)])
-def test_a_constant_added_to_logits_says_nothing(met, cartpole_teacher, shift, same):
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_a_constant_added_to_logits_says_nothing(met, cartpole_teacher, shift):
     moved = Export(lambda seen: cartpole_teacher.outputs(seen).numpy() + shift, cartpole_teacher.act)
     found = agreement(cartpole_teacher, moved, met, 1e-4)
-    assert found.same == same
+    assert found.same == 1.0
     assert found.difference < 1e-5
 
 

@@ -9,20 +9,23 @@ from scipy.stats import ttest_ind
 from potstill.evaluate import Score
 from potstill.fit.statement import episodes_needed, p_value, statement
 
-RNG = np.random.default_rng(0)
-
 
 def score_of(values) -> Score:
     return Score(tuple(map(float, values)))
 
 
-def skewed(mean: float, spread: float, number: int, rng=RNG) -> Score:
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def skewed(mean: float, spread: float, number: int, rng: np.random.Generator) -> Score:
     """Returns with a long tail, as games give them."""
     return score_of(mean + spread * (rng.exponential(size=number) - 1))
 
 
-def test_a_share_of_one_is_welchs_test_of_two_means():
-    student, teacher, random = skewed(10, 3, 40), skewed(10.5, 5, 60), skewed(0, 1, 10)
+def test_a_share_of_one_is_welchs_test_of_two_means(rng):
+    student, teacher, random = skewed(10, 3, 40, rng), skewed(10.5, 5, 60, rng), skewed(0, 1, 10, rng)
     expected = ttest_ind(student.returns, teacher.returns, equal_var=False, alternative="greater").pvalue
     assert p_value(student, teacher, random, 1.0) == pytest.approx(expected)
 
@@ -44,13 +47,13 @@ def test_where_nothing_varies_means_decide():
     assert statement(student, teacher, random, 0.95, 0.95).at_least == pytest.approx(1.0)
 
 
-def test_a_teacher_no_better_than_chance_shows_nothing():
-    chance = skewed(0, 1, 50)
-    said = statement(chance, skewed(-1, 1, 50), chance, 0.95, 0.95)
+def test_a_teacher_no_better_than_chance_shows_nothing(rng):
+    chance = skewed(0, 1, 50, rng)
+    said = statement(chance, skewed(-1, 1, 50, rng), chance, 0.95, 0.95)
     assert (said.share, said.at_least, said.holds) == (None, None, False)
     same = score_of([-200] * 5)
     assert not statement(same, same, same, 0.95, 0.95).holds
-    assert episodes_needed(chance, skewed(-1, 1, 50), chance, 0.95, 0.95, 0.9) is None
+    assert episodes_needed(chance, skewed(-1, 1, 50, rng), chance, 0.95, 0.95, 0.9) is None
 
 
 def test_it_is_wrong_as_rarely_as_it_says():
@@ -62,8 +65,8 @@ def test_it_is_wrong_as_rarely_as_it_says():
     assert 0.02 < wrong / 600 < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
 
 
-def test_the_largest_share_shown_is_where_the_test_turns():
-    of = skewed(90, 60, 50), skewed(100, 60, 50), skewed(10, 8, 12)
+def test_the_largest_share_shown_is_where_the_test_turns(rng):
+    of = skewed(90, 60, 50, rng), skewed(100, 60, 50, rng), skewed(10, 8, 12, rng)
     said = statement(*of, 0.9, 0.95)
     assert p_value(*of, said.at_least - 1e-6) < 0.05 < p_value(*of, said.at_least + 1e-6)
     assert said.at_least < said.share
@@ -80,9 +83,9 @@ def test_the_number_of_episodes_gives_the_power_that_was_asked_for():
     assert 0.85 < shown / 300 < 0.97
 
 
-def test_more_is_needed_the_less_is_to_spare():
-    teacher, random = skewed(100, 30, 200), skewed(10, 8, 50)
-    needed = [episodes_needed(skewed(m, 30, 200), teacher, random, 0.9, 0.95, 0.9) for m in (110, 97, 80)]
+def test_more_is_needed_the_less_is_to_spare(rng):
+    teacher, random = skewed(100, 30, 200, rng), skewed(10, 8, 50, rng)
+    needed = [episodes_needed(skewed(m, 30, 200, rng), teacher, random, 0.9, 0.95, 0.9) for m in (110, 97, 80)]
     assert needed[0] is not None
     assert needed[1] is not None
     assert needed[0] < needed[1]
@@ -92,6 +95,7 @@ def test_more_is_needed_the_less_is_to_spare():
 @settings(max_examples=30)
 @given(st.floats(0.1, 1000), st.floats(-1000, 1000))
 def test_units_and_zero_of_a_game_change_nothing(unit, zero):
-    given_ = skewed(90, 30, 20), skewed(100, 30, 20), skewed(10, 8, 20)
+    rng = np.random.default_rng(0)
+    given_ = skewed(90, 30, 20, rng), skewed(100, 30, 20, rng), skewed(10, 8, 20, rng)
     moved = [score_of(np.array(of.returns) * unit + zero) for of in given_]
     assert p_value(*moved, 0.9) == pytest.approx(p_value(*given_, 0.9), rel=1e-6, abs=1e-9)

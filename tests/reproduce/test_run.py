@@ -159,6 +159,7 @@ def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp
     assert [row["columns"][column]["score"]["mean"] for row in rows] == [10.0 * place, 10.0 * place + 1]
 
 
+@pytest.mark.usefixtures("short_games")
 def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
     monkeypatch.setattr(reproducing, "ENVS", {False: 8})  # each takes time to start
