@@ -4,6 +4,7 @@ The file is data: reading one runs no code, and the header is checked before a t
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from potstill.errors import PotstillError
-from potstill.files import write_bytes
+from potstill.errors import PotstillError, in_a_line
+from potstill.files import reading, write_bytes
 
 SCHEMA = 1
 KEY = "potstill"
@@ -45,7 +46,7 @@ def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise PotstillError(f"{path} is damaged or not a .safetensors file ({_line(error)})") from error
+        raise PotstillError(f"{path} is damaged or not a .safetensors file ({in_a_line(error)})") from error
 
 
 def read_description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise PotstillError(f"{path} is damaged ({_line(error)})") from error
+        raise PotstillError(f"{path} is damaged ({in_a_line(error)})") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise PotstillError(f"{path}: tensor {name} is {tensor.dtype}, not floating point")
@@ -105,17 +106,10 @@ def _refuse(constant: str) -> None:
 
 
 def _check_size(path: Path) -> None:
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = int.from_bytes(file.read(8), "little")
     if size > MAX_BYTES:
         raise PotstillError(f"{path} has {size} bytes; policies over {MAX_BYTES} are not read")
     if header > MAX_HEADER:
         raise PotstillError(f"{path} is damaged or not a .safetensors file (a header of {header} bytes)")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

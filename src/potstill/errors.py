@@ -6,3 +6,8 @@ class PotstillError(Exception):
 
     The command line prints the message alone and exits with status 2.
     """
+
+
+def in_a_line(error: object, limit: int = 300) -> str:
+    """What another library says, on one line and no longer than so many characters."""
+    return " ".join(str(error).split())[:limit]

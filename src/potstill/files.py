@@ -27,6 +27,28 @@ def writing(path: Path | str) -> Iterator[None]:
         raise PotstillError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """The same of reading."""
+    try:
+        yield
+    except OSError as error:
+        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A whole file.
+
+    Raises:
+        PotstillError: it has more than `limit` bytes, or can't be read.
+    """
+    with reading(path), path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise PotstillError(f"{path} has over {limit} bytes and is not read")
+    return content
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, atomically."""
     with atomic_write(path) as file:
@@ -72,20 +94,16 @@ def read_json(path: Path) -> Any:
         PotstillError: it is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+        with reading(path):
+            return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise PotstillError(f"{path} is not a JSON file ({error})") from error
 
 
 def sha256(path: Path) -> str:
     """The file's SHA-256, in hex."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.files import TEMPORARY_SUFFIX, write_bytes
 
 DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError)
@@ -62,7 +62,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def damaged(path: Path, error: Exception) -> PotstillError:
     """What to say of a state file that can't be used."""
-    reason = " ".join(str(error).split())[:100]
+    reason = in_a_line(error, 100)
     return PotstillError(f"{path} is damaged; start again without --resume ({reason})")
 
 

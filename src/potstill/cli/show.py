@@ -13,6 +13,7 @@ from rich.table import Table
 from potstill.bench import Measured
 from potstill.files import read_json
 from potstill.progress import Progress
+from potstill.report.read import interval, percent
 from potstill.watch import write
 
 STAGES = {
@@ -72,7 +73,7 @@ def show_result(out: Path, page: Path) -> None:
     for student in result["students"]:
         if "geometric_mean" in student:
             console.print(
-                f"{student['name']}: {_interval(student['geometric_mean'], 3)} of its teachers, geometric mean"
+                f"{student['name']}: {interval(student['geometric_mean'], 3)} of its teachers, geometric mean"
             )
     seconds = result["budget"]["seconds"]
     console.print(", ".join(f"{name} {seconds[name]:.0f} s" for name in seconds))
@@ -92,7 +93,7 @@ def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> 
         f"teacher ({teacher['network']})",
         f"{teacher['parameters']:,}" if teacher["parameters"] else "–",
         f"{teacher['parameters'] / of_all:.0%}".replace("%", " %") if of_all else "–",
-        _interval(score, 1),
+        interval(score, 1),
         "1",
         "",
     )
@@ -102,8 +103,8 @@ def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> 
             student["name"],
             f"{student['parameters']:,}",
             f"{student['parameters'] / of_all:.1%}" if of_all else "–",
-            _interval(task["score"], 1),
-            _interval(task["normalised"], 3),
+            interval(task["score"], 1),
+            interval(task["normalised"], 3),
             "–" if task["agreement"] is None else f"{task['agreement']:.1%}",
         )
     return table
@@ -116,7 +117,7 @@ def show_table(out: Path, page: Path) -> None:
     if result["table"] == "online":
         for game, of in result["games"].items():
             spread = ", ".join(f"{name} {value:.2f}" for name, value in of["spread"].items())
-            ends = ", ".join(f"{student['name']} {_interval(student['relative'], 3)}" for student in of["students"])
+            ends = ", ".join(f"{student['name']} {interval(student['relative'], 3)}" for student in of["students"])
             console.print(f"{game}: of the best teacher {ends}; spread of the curves' second halves {spread}")
     else:
         console.print(_paper_table(result))
@@ -130,20 +131,18 @@ def _paper_table(result: dict[str, Any]) -> Table:
     for heading in ("game", "teacher [95 % CI]", *columns):
         table.add_column(heading, justify="left" if heading == "game" else "right")
     for row in result["rows"]:
-        cells = (_percent(row["columns"][column]) for column in columns)
-        table.add_row(row["game"], _interval(row["teacher"]["score"], 1), *cells)
+        cells = (_beside_the_paper(row["columns"][column]) for column in columns)
+        table.add_row(row["game"], interval(row["teacher"]["score"], 1), *cells)
     table.add_section()
-    table.add_row("geometric mean", "", *(_percent({"relative": m, **m}) for m in result["geometric_mean"].values()))
+    table.add_row(
+        "geometric mean", "", *(_beside_the_paper({"relative": m, **m}) for m in result["geometric_mean"].values())
+    )
     return table
 
 
-def _percent(cell: dict[str, Any]) -> str:
+def _beside_the_paper(cell: dict[str, Any]) -> str:
     share, paper = cell["relative"], cell["paper"]
-    ours = "–"
-    if share and "mean" in share:
-        low, high = share["ci95"]
-        ours = f"{100 * share['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{ours}\n{'–' if paper is None else paper}"
+    return f"{percent(share if share and 'mean' in share else None)}\n{'–' if paper is None else paper}"
 
 
 def show_fit(out: Path, page: Path) -> None:
@@ -180,11 +179,11 @@ def show_training(out: Path, page: Path) -> None:
         table.add_column(heading, justify="right")
     for point in result["curve"]:
         scores = list(point["scores"].values()) + [point["students"][name] for name in students]
-        table.add_row(f"{point['steps']:,}", *(_interval(score, 1) for score in scores), str(scores[0]["episodes"]))
+        table.add_row(f"{point['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"]))
     best = result["best"]
     scores = list(best["scores"].values()) + [student["score"] for student in result.get("students", ())]
     table.add_section()
-    table.add_row(f"best: {best['steps']:,}", *(_interval(score, 1) for score in scores), str(scores[0]["episodes"]))
+    table.add_row(f"best: {best['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"]))
     console = Console(width=None if Console().is_terminal else 110, highlight=False)
     console.print(table)
     if "spread" in result:
@@ -201,7 +200,7 @@ def show_export(record: dict[str, Any]) -> None:
             f" are the same, outputs differ by {task['largest_difference']:.1e} of the largest at most"
         )
         if "export" in task:
-            scores = (f"{name} {_interval(task[name], 2)}" for name in ("policy", "export", "difference"))
+            scores = (f"{name} {interval(task[name], 2)}" for name in ("policy", "export", "difference"))
             print(f"{task['task']}: {', '.join(scores)}, {task['export']['episodes']} episodes each")
     print(f"{record['file']}  {record['bytes']:,} bytes")
 
@@ -233,10 +232,3 @@ def _bars() -> Bars:
         console=console,
         disable=not console.is_terminal,
     )
-
-
-def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
-    if estimate is None:
-        return "–"
-    low, high = estimate["ci95"]
-    return f"{estimate['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.report.card import check_hub, find_student, make_card
 from potstill.report.read import as_runs_write_it, inside, read_result
 
@@ -85,7 +85,7 @@ def _refusal(to: str, error: Exception, api: "HfApi") -> PotstillError:
 
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # what stopped an upload
     status = getattr(getattr(cause, "response", None), "status_code", None)
-    said = " ".join(str(getattr(cause, "server_message", None) or cause).split())[:300]
+    said = in_a_line(getattr(cause, "server_message", None) or cause)
     if status == 401:
         return PotstillError(f"push: the Hub doesn't know this token; {LOGIN}")
     if status == 403:

@@ -74,8 +74,8 @@ def environment(autoescape: bool) -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "interval": _interval,
-        "percent": _percent,
+        "interval": interval,
+        "percent": percent,
         "thousands": _thousands,
         "short": _short,
         "quoted": json.dumps,
@@ -84,7 +84,8 @@ def environment(autoescape: bool) -> Environment:
     return made
 
 
-def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
+def interval(estimate: dict[str, Any] | None, digits: int) -> str:
+    """16.84 [16.21, 17.32], large numbers without decimals."""
     if estimate is None:
         return "–"
     low, high = estimate["ci95"]
@@ -93,7 +94,8 @@ def _interval(estimate: dict[str, Any] | None, digits: int) -> str:
     return f"{estimate['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
-def _percent(share: dict[str, Any] | None) -> str:
+def percent(share: dict[str, Any] | None) -> str:
+    """A share in per cent, likewise."""
     if share is None:
         return "–"
     low, high = share["ci95"]

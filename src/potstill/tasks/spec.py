@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 
 # ale-py and Gymnasium are imported only when something is played: learning from recorded play needs neither.
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def make_gymnasium_env(task_id: str, **settings: Any) -> "gymnasium.Env[Any, Any
     except gymnasium.error.DependencyNotInstalled as error:
         raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
     except Exception as error:  # an environment may raise anything, of arguments that it doesn't take too
-        raise PotstillError(f"--task {task_id}: {' '.join(str(error).split())}") from error
+        raise PotstillError(f"--task {task_id}: {in_a_line(error)}") from error
 
 
 def _arguments(task_id: str) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.teachers import vecnormalize
 from potstill.teachers.tensors import MAX_WEIGHTS
 
@@ -38,7 +38,7 @@ def download(name: str) -> Path:
     except Exception as error:  # no network, offline mode, no such repository: the cache may have it all the same
         folder = _cached(repository, revision)
         if folder is None:
-            raise PotstillError(f"hf://{name}: {' '.join(str(error).split())[:300]}") from error
+            raise PotstillError(f"hf://{name}: {in_a_line(error)}") from error
         return folder / _choose(name, match, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     file = _choose(name, match, list(sizes))
@@ -48,7 +48,7 @@ def download(name: str) -> Path:
     try:
         return [Path(hf_hub_download(repository, each, revision=revision)) for each in wanted][-1]
     except Exception as error:  # whatever goes wrong on the way
-        raise PotstillError(f"hf://{name}: {' '.join(str(error).split())[:300]}") from error
+        raise PotstillError(f"hf://{name}: {in_a_line(error)}") from error
 
 
 def _cached(repository: str, revision: str | None) -> Path | None:

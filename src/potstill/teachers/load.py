@@ -5,12 +5,12 @@ from pathlib import Path
 
 from potstill import artifact, policies
 from potstill.errors import PotstillError
+from potstill.files import read_bytes, reading
 from potstill.policies import of_task
 from potstill.policy import Policy
 from potstill.teachers import onnx, sb3, state_dict, trusted
 from potstill.teachers.names import find
-from potstill.teachers.tensors import read_file
-from potstill.teachers.tensors import state_dict as read_tensors
+from potstill.teachers.tensors import MAX_WEIGHTS, read_state_dict
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
@@ -42,13 +42,10 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
         PotstillError: as `load`.
     """
     path = find(name)
-    try:
-        if path.is_dir():
-            raise PotstillError(f"{path} is a folder: name the policy file in it")
-        with path.open("rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.is_dir():
+        raise PotstillError(f"{path} is a folder: name the policy file in it")
+    with reading(path), path.open("rb") as file:
+        start = file.read(16)
     if path.suffix == ".onnx":
         return onnx.load(path, task)
     if start.startswith(b"PK"):
@@ -69,7 +66,7 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
 
 
 def _load_torch(path: Path) -> Policy:
-    tensors = read_tensors(path, "the file", read_file(path))
+    tensors = read_state_dict(path, "the file", read_bytes(path, MAX_WEIGHTS))
     return state_dict.load(path, {}, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
 
 

@@ -23,7 +23,7 @@ from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
 from potstill.teachers import rename, vecnormalize
 from potstill.teachers.task_name import task_in_name
-from potstill.teachers.tensors import MAX_WEIGHTS, read_member, state_dict
+from potstill.teachers.tensors import MAX_WEIGHTS, read_member, read_state_dict
 
 MAX_DATA = 2**26
 """Bytes of `data`: replay statistics and schedules can be pickled into it, weights aren't."""
@@ -241,7 +241,7 @@ def _normalised(path: Path, policy: Policy) -> Policy:
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
     """The policy's tensors."""
-    return state_dict(path, "policy.pth", read_member(path, "policy.pth", MAX_WEIGHTS))
+    return read_state_dict(path, "policy.pth", read_member(path, "policy.pth", MAX_WEIGHTS))
 
 
 def _read_data(path: Path) -> dict[str, Any]:

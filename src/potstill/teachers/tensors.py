@@ -35,23 +35,7 @@ def read_member(path: Path, name: str, limit: int) -> bytes:
     return content
 
 
-def read_file(path: Path) -> bytes:
-    """A whole file, if it is no larger than weights may be.
-
-    Raises:
-        PotstillError: it is larger, or can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_WEIGHTS + 1)
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(content) > MAX_WEIGHTS:
-        raise PotstillError(f"{path} has over {MAX_WEIGHTS} bytes and is not read")
-    return content
-
-
-def state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
+def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
     """The state dict that `torch.save` wrote, read by `torch.load(weights_only=True)`.
 
     Args:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
+from potstill.files import read_bytes
 from potstill.teachers.task_name import NAME
 
 MAX_BYTES = 2**20
@@ -68,18 +69,12 @@ def read(path: Path) -> VecNormalize | None:
     Raises:
         PotstillError: the file is too large, or not what Stable-Baselines3 writes.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise PotstillError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(content) > MAX_BYTES:
-        raise PotstillError(f"{path} has over {MAX_BYTES} bytes and is not read")
+    content = read_bytes(path, MAX_BYTES)
     try:
         return _decode(content)
     except Exception as error:  # whatever a mangled pickle makes its reader raise
-        reason = " ".join(str(error).split())[:100]
-        raise PotstillError(f"{path} is not what Stable-Baselines3's VecNormalize writes ({reason})") from error
+        said = in_a_line(error, 100)
+        raise PotstillError(f"{path} is not what Stable-Baselines3's VecNormalize writes ({said})") from error
 
 
 def _decode(content: bytes) -> VecNormalize | None:

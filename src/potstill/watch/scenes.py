@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.evaluate.play import MAX_ENVS
 from potstill.policy import Policy
 from potstill.tasks import EpisodeSeeds, Task
@@ -135,6 +135,6 @@ def _picture(task: Task, vector: Any, shown: np.ndarray) -> np.ndarray:
 
 
 def _no_picture(task: Task, error: Exception) -> PotstillError:
-    reason = " ".join(str(error).split())[:300]
+    reason = in_a_line(error)
     mends = "pip install potstill[play] draws Gymnasium's own tasks; MuJoCo's need OpenGL, see MUJOCO_GL"
     return PotstillError(f"{task.id} can't be drawn here ({reason}); {mends}")
