@@ -42,9 +42,8 @@ THREADS_TO_PLAY_AHEAD = 4
 """From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
 MAX_GRADIENT = 1.0
 """The norm that gradients are scaled down to, for continuous actions."""
-COOLING = 20
-"""Of the updates so far one in so many is made again, with a rate that falls to nothing, before a student plays on the
-way."""
+COOLING = 0.1
+"""Share of the updates so far that is added, with a rate that falls to nothing, before a student plays on the way."""
 WARMUP = 0.1
 """Share of the updates over which the cosine schedule first rises."""
 
@@ -316,7 +315,7 @@ def cooled(
     total = updates_until(options.hours, options, tasks)
     if state.updates < total and options.schedule == "cosine":
         rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
-        count, rate = state.updates // COOLING, learning_rate(state.updates, total, options)
+        count, rate = round(state.updates * COOLING), learning_rate(state.updates, total, options)
         samples = [draw(state, rows, options, rng) for _ in range(count)]
         rates = [rate * (1 - number / count) for number in range(count)]
         with ThreadPoolExecutor(len(copies), initializer=torch.set_num_threads, initargs=(1,)) as pool:

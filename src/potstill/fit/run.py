@@ -121,13 +121,12 @@ def _look_at_teacher(
 
 
 def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Progress]:
-    """After a late hour of play, but the last: drop those surely below their share of what they must keep in the end;
-    remember why."""
+    """After a late hour of play, but the last: drop those surely below half of what they must keep; remember why."""
     hour, options = state.hours, plan.options
     if not LATE <= hour / options.hours < 1 or str(hour) in looks or len(state.students) < 2:
         return
     [lesson] = plan.lessons
-    due = goal.keep * hour / options.hours
+    due = goal.keep / 2
     copies = cooled(state, options, plan.temperatures, plan.bf16, plan.threads)
     players = _players(lesson, {name: policies[0] for name, policies in copies.items()}, FIRST_LOOK)
     players = {who: player for who, player in players.items() if who not in looks["0"]}
