@@ -1,6 +1,6 @@
 """How well a policy plays, and how sure that is."""
 
-from potstill.evaluate.parallel import Tally, evaluate, scores
+from potstill.evaluate.parallel import evaluate, scores
 from potstill.evaluate.play import Player, play_episodes, play_threads, random_player
 from potstill.evaluate.starts import record_starts
 from potstill.evaluate.statistics import Score, difference, geometric_mean, normalised, relative
@@ -8,7 +8,6 @@ from potstill.evaluate.statistics import Score, difference, geometric_mean, norm
 __all__ = [
     "Player",
     "Score",
-    "Tally",
     "difference",
     "evaluate",
     "geometric_mean",

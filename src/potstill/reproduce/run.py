@@ -138,7 +138,7 @@ def _distillation(
         threads=options.threads,
     )
     planned = distillation.plan(given)
-    return Job(name, lambda out, resume, command: distilling.run(planned, out, resume, command))
+    return Job(name, partial(distilling.run, planned))
 
 
 def _multi_dqn(games: list[str], seed: int, options: Options) -> Job:
