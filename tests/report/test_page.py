@@ -11,7 +11,7 @@ import pytest
 from markupsafe import Markup, escape
 
 from potstill import PotstillError
-from potstill.report import write_report
+from potstill.report import plots, write_report
 
 RESULTS = Path(__file__).parents[2] / "results"
 SCORE = {"mean": 10.0, "ci95": [9.0, 11.0], "episodes": 3, "returns": [9.0, 10.0, 11.0]}
@@ -186,6 +186,20 @@ def test_runs_of_older_versions_have_a_page(tmp_path, name):
     shutil.copytree(RESULTS / name, tmp_path / name)
     html = write_report(tmp_path / name).read_text()
     assert html.count("<svg ") == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["net3", "cnn_16-16-16_64_2f", "a name as long as the plot is wide, and a little more"]
+)
+def test_legends_lie_within_their_plots(name):
+    with plots.drawing():
+        figure, axes = plots._axes("title", "x", "y")
+        for number in range(9):
+            axes.plot([0, 1], label=f"{name}-{number}")
+        plots._legend(figure)
+        figure.draw_without_rendering()
+        extent = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
 
 
 def test_whatever_a_result_holds_instead_is_one_line_or_shown(tmp_path, monkeypatch):

@@ -24,6 +24,8 @@ STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "potstill", "font.size": 1
 """Text stays text, and a name with dollar signs is no formula."""
 WIDTH = 5.0
 """Inches; a phone shows it at about its own size, so that its text is as large as the page's."""
+LETTERS = 56
+"""In a line of a legend, six of them for a colour and the space beside it."""
 
 
 @contextmanager
@@ -259,7 +261,9 @@ def _rows(axes: Axes, names: list[str]) -> None:
 
 def _legend(figure: Figure) -> None:
     """Below the axes, where it hides nothing."""
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, handlelength=1.2)
+    longest = max((len(label) for axes in figure.axes for label in axes.get_legend_handles_labels()[1]), default=0)
+    columns = max(1, min(4, LETTERS // (longest + 6)))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK, handlelength=1.2)
 
 
 def _svg(figure: Figure) -> Markup:
