@@ -94,8 +94,10 @@ def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[
 
 def write_line(metrics: FileIO, line: dict[str, Any]) -> None:
     """Add a line to `metrics.jsonl`."""
+    left = json.dumps(line).encode() + b"\n"
     with writing(metrics.name):
-        metrics.write(json.dumps(line).encode() + b"\n")
+        while left:  # a disk that fills up takes a part first, and complains at the next
+            left = left[metrics.write(left) :]
 
 
 def sync(metrics: FileIO) -> None:

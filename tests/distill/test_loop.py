@@ -1,9 +1,10 @@
 """The loop on small real tasks."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from threading import Barrier
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from potstill.losses import kl
 from potstill.policies import as_one
 from potstill.report import write_report
 
+T = TypeVar("T")
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 20}
 
 
@@ -110,6 +112,14 @@ def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, short
     assert (after[1] - after[0] > 1).sum() == short
 
 
+def returned(steps: Generator[Any, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_had(cartpole_file, short_hours):
     options = Options(("mlp:8", "mlp:4"), (cartpole_file,), hours=3.0, updates=400, envs=20, threads=2)
     planned = plan(options)
@@ -120,17 +130,33 @@ def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_h
         next(progress for progress in loop if progress.stage == "hour")
 
     an_hour(looked)
-    copies, again = (cooled(looked, options, [1.0], False, 2) for _ in range(2))
-    an_hour(alone)
+    copies, again = (returned(cooled(looked, options, [1.0], False, 2)) for _ in range(2))
     batch = looked.memories[0].sample(4096, np.random.default_rng(0))
-    for student, other in zip(looked.students, alone.students, strict=True):
+    for student in looked.students:
         [warm], [cool], [same] = student.policies, copies[student.name], again[student.name]
         losses = [kl(policy.outputs(batch[0].numpy()), batch[1], 1.0).mean() for policy in (warm, cool)]
         assert losses[1] < losses[0], "a rate that falls settles"
         assert all(torch.equal(a, b) for a, b in zip(cool.network.parameters(), same.network.parameters(), strict=True))
-        for one, its in ((student.learner, other.learner), (student.policies[0].network, other.policies[0].network)):
-            assert all(torch.equal(tensor, its.state_dict()[name]) for name, tensor in one.state_dict().items())
-    assert looked.sample_rng.bit_generator.state == alone.sample_rng.bit_generator.state
+    an_hour(looked)
+    an_hour(alone)
+    an_hour(alone)
+    for student, other in zip(looked.students, alone.students, strict=True):
+        for name, tensor in student.learner.state_dict().items():
+            assert torch.equal(tensor, other.learner.state_dict()[name])
+
+
+def test_those_that_drive_are_the_cooled_copies(cartpole_file, short_hours, monkeypatch):
+    def copies(state, *_):
+        yield LoopProgress("cool", 1, 1, 1)
+        return {student.name: [load(cartpole_file)] for student in state.students}
+
+    monkeypatch.setattr("potstill.distill.loop.cooled", copies)
+    options = Options(("mlp:4",), (cartpole_file,), hours=2.0, updates=1, driver="student", envs=20, play_epsilon=0.0)
+    planned = plan(options)
+    state = new_state(planned)
+    stages = [progress.stage for progress in distill(planned.sources, state, options, [1.0], False, 1)]
+    assert stages.count("cool") == 1
+    assert state.envs[0].episode.max() <= 1, "a student of one update would have let the pole fall"
 
 
 def test_stages_run_at_once_and_one_that_fails_ends_them_all():

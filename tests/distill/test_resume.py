@@ -106,6 +106,8 @@ def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, whole_driven, tmp_pa
         del policy["cost"]  # seconds are others in each run
     for key in ("students", "teachers", "protocol"):
         assert expected[key] == resumed[key]
+    seconds = resumed["budget"]["seconds"]
+    assert 0 < sum(seconds[stage] for stage in ("play", "label", "learn", "evaluate")) <= seconds["total"]
 
 
 @pytest.mark.parametrize(("stage", "done"), [("learn", 60), ("evaluate", 1)])
@@ -136,8 +138,9 @@ def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path, monkeypatch):
     assert_same_bits(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_memory_of_less_than_an_hour_resumes_to_the_same_bits(cartpole_file, tmp_path):
-    choice = options(cartpole_file, memory_hours=0.5, envs=7, threads=1)  # 7 don't divide an hour's steps
+@pytest.mark.parametrize("threads", [1, 4])  # four play ahead
+def test_a_memory_of_less_than_an_hour_resumes_to_the_same_bits(cartpole_file, tmp_path, threads):
+    choice = options(cartpole_file, memory_hours=0.5, envs=7, threads=threads)  # 7 don't divide an hour's steps
     run_until(tmp_path / "whole", choice, "evaluate", 0)
     run_until(tmp_path / "cut", choice, "hour", 2)
     run_until(tmp_path / "cut", choice, "evaluate", 0, resume=True)

@@ -104,6 +104,17 @@ def test_losers_are_dropped_early_and_a_stopped_run_goes_on_the_same(options, tm
     assert again["students"] == whole["students"]
 
 
+def test_a_look_is_at_cooled_copies(options, cartpole_file, tmp_path, monkeypatch):
+    def copies(state, *_):
+        yield from ()
+        return {student.name: [load(cartpole_file)] for student in state.students}
+
+    monkeypatch.setattr(fit_run, "cooled", copies)
+    monkeypatch.setattr(fit_run, "_test", lambda *_: no_tests())
+    result = finished(replace(options, hours=3.0, updates=1), GOAL, tmp_path / "run")
+    assert [rung["looks"]["2"]["share"] for rung in result["fit"]["rungs"]] == [1.0] * 3, "the teacher's own"
+
+
 def test_a_teacher_no_better_than_chance_is_refused_before_anything_is_learnt(options, tmp_path):
     Policy.new(NetworkSpec.parse("linear"), "logits", (4,), "float32", 2, task="CartPole-v1").save(tmp_path / "poor")
     with torch.no_grad():

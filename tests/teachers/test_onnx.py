@@ -14,6 +14,7 @@ from torch import nn
 from potstill import PotstillError, load
 from potstill.distill.options import Options
 from potstill.distill.plan import plan
+from potstill.export.onnx import to_onnx
 
 RNG = np.random.default_rng(0)
 WEIGHT, BIAS = RNG.normal(size=(4, 2)).astype(np.float32), np.float32([0.5, -0.5])
@@ -61,6 +62,14 @@ def test_a_file_that_says_nothing_of_its_task_asks_for_it(tmp_path):
         with pytest.raises(PotstillError, match="it doesn't say what it plays: add --task"):
             load(file)
     assert load(path, task="CartPole-v1").observation_shape == (4,)
+
+
+def test_a_name_that_is_no_task_is_said_so_unless_the_file_says_itself_what_it_plays(tmp_path, cartpole_teacher):
+    plain = linear(tmp_path / "NoSuch-v7.onnx")
+    with pytest.raises(PotstillError, match="NoSuch-v7"):
+        load(plain)
+    onnx.save(to_onnx([cartpole_teacher]), plain)
+    assert load(plain).task == "CartPole-v1"
 
 
 @pytest.mark.parametrize(("output", "meaning"), [("q_values", "q"), ("logits", "logits"), ("output", "logits")])

@@ -187,6 +187,19 @@ def test_students_follow_the_best_policy_so_far(followed):
     assert "mlp_8-2" in page
 
 
+def test_those_that_follow_are_scored_and_saved_as_cooled_copies(
+    short_hours_throughout, cartpole_file, tmp_path, monkeypatch
+):
+    def copies(state, *_):
+        yield from ()
+        return {student.name: [potstill.load(cartpole_file)] for student in state.students}
+
+    monkeypatch.setattr("potstill.train.online.cooled", copies)
+    result = make(tmp_path / "run", students=("mlp:8",), steps=1600)
+    assert result["curve"][0]["students"]["mlp_8"]["mean"] == 500
+    assert potstill.load(tmp_path / "run" / "students" / "mlp_8.safetensors").num_parameters == 16
+
+
 def test_what_follows_is_gone_on_with_to_the_same_bits(followed, tmp_path):
     make(tmp_path / "run", stop_at=2200, students=STUDENTS, steps=3000)
     resumed = make(tmp_path / "run", resume=True, students=STUDENTS, steps=3000)

@@ -181,7 +181,7 @@ class Record:
         task = () if self.task is None else (self.task,)
         hours = min(self.hours, 1.0)  # what is written is not remembered
         options = Options(student=(), teacher=(self.teacher,), task=task, memory_hours=hours, **given)
-        show_progress(record(plan(options), self.out, command))
+        show_progress(record(plan(options, may_play_ahead=False), self.out, command))
         print(self.out)
 
 

@@ -94,7 +94,7 @@ def parse(
 
 
 def _union(in_short: bool) -> Any:
-    """All commands as one type, as tyro takes them; each described in full, or by its first sentence."""
+    """All commands as one type, as tyro takes them; each described in full, or by its first paragraph."""
 
     def choice(name: str, command: type) -> Any:
         described = str(inspect.getdoc(command)).partition("\n\n")[0] if in_short else None

@@ -20,6 +20,7 @@ STAGES = {
     "train": "training (steps)",
     "play": "playing (steps)",
     "learn": "learning (updates)",
+    "cool": "cooling (updates)",
     "evaluate": "evaluating (episodes)",
     "record": "recording (episodes)",
     "observe": "observing (states)",

@@ -8,7 +8,7 @@ minibatches. It is a generator: whoever drives it logs, saves, shows progress an
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,8 +42,8 @@ THREADS_TO_PLAY_AHEAD = 4
 """From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
 MAX_GRADIENT = 1.0
 """The norm that gradients are scaled down to, for continuous actions."""
-COOLING = 0.1
-"""Share of the updates so far that is added, with a rate that falls to nothing, before a student plays on the way."""
+COOLING = 0.2
+"""Share of an hour's updates that is added, with a rate that falls to nothing, before a student plays on the way."""
 WARMUP = 0.1
 """Share of the updates over which the cosine schedule first rises."""
 
@@ -178,7 +178,8 @@ def distill(
         while state.hours < num_hours(options):
             hour = state.hours + 1
             if options.student_share and state.updates:  # fresh students know nothing
-                drivers[:] = cooled(state, options, temperatures, bf16, threads).values()
+                copies = yield from cooled(state, options, temperatures, bf16, threads)
+                drivers[:] = copies.values()
             yield from play_until(hour)  # nothing, where it was played ahead
             learning = learn(state, hour, options, temperatures, bf16, learners, threads)
             playing = [play_until(hour + 1)] if state.plays_ahead and hour < num_hours(options) else []
@@ -303,25 +304,31 @@ def learn(
 
 def cooled(
     state: State, options: Options, temperatures: Sequence[float], bf16: bool, threads: int
-) -> dict[str, list[Policy]]:
+) -> Generator[LoopProgress, None, dict[str, list[Policy]]]:
     """Copies of the students as they would play if their schedule ended with the hour that is done, by name.
 
     At a high learning rate a student that has learnt nearly all there is plays as chance does (docs/decisions/0015).
     The copies' rate falls to nothing over a few more updates. The students aren't changed, nor is anything drawn from
     the run's own chance.
     """
-    copies = copy.deepcopy(state.students)
-    tasks = len(state.memories)
+    copies, tasks = copy.deepcopy(state.students), len(state.memories)
     total = updates_until(options.hours, options, tasks)
-    if state.updates < total and options.schedule == "cosine":
-        rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
-        count, rate = round(state.updates * COOLING), learning_rate(state.updates, total, options)
-        samples = [draw(state, rows, options, rng) for _ in range(count)]
-        rates = [rate * (1 - number / count) for number in range(count)]
-        with ThreadPoolExecutor(len(copies), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            spread = _spread(copies, options, threads, pool)
-            work = partial(_updates, state.memories, samples, rates, state.updates, options, temperatures, bf16)
+    settled = state.updates >= total or options.schedule == "constant"
+    count = 0 if settled else round(COOLING * updates_until(1, options, tasks))
+    rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
+    rate = learning_rate(state.updates, total, options)
+    with ThreadPoolExecutor(len(copies), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        spread = _spread(copies, options, threads, pool)
+        for done in range(0, count, REPORT_EVERY):
+            start = time.perf_counter()
+            numbers = range(done, min(done + REPORT_EVERY, count))
+            samples = [draw(state, rows, options, rng) for _ in numbers]
+            rates = [rate * (1 - number / count) for number in numbers]
+            first = state.updates + done
+            work = partial(_updates, state.memories, samples, rates, first, options, temperatures, bf16)
             list(spread(work, copies))
+            state.seconds["learn"] += time.perf_counter() - start
+            yield LoopProgress("cool", numbers.stop, count, state.hours)
     for student in copies:
         student.keep()
         for policy in student.policies:

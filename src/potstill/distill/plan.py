@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ class Plan:
     student_sees: tuple[tuple[int, int], ...] | None
     """Which parts of vectors the students see; None: all."""
     threads: int
+    ahead: bool
+    """Whether an hour is played while the one before it is learnt."""
 
     @property
     def bf16(self) -> bool:
@@ -112,12 +114,13 @@ class Plan:
         }
 
 
-def plan(options: Options, *teachers: Policy) -> Plan:
+def plan(options: Options, *teachers: Policy, may_play_ahead: bool = True) -> Plan:
     """Resolve the options and check them against the teachers and their tasks, before any work starts.
 
     Args:
         options: of the run.
         teachers: where they are no files, as of `Policy.from_callable`.
+        may_play_ahead: whether an hour may be played before the one before it is learnt; not where the teacher changes.
 
     Raises:
         PotstillError: something doesn't fit; the message names it.
@@ -152,8 +155,9 @@ def plan(options: Options, *teachers: Policy) -> Plan:
     if (hours := getattr(options, flag)) * STEPS_PER_HOUR < options.envs * 4 * first.protocol.stack:
         raise PotstillError(f"--{flag.replace('_', '-')} {hours}: too small for {options.envs} environments")
     threads = cores(options.threads)
-    _check_memory(options, lessons, threads)
-    return Plan(options, lessons, students, student_sees, threads)
+    ahead = may_play_ahead and plays_ahead(options, threads)
+    _check_memory(options, lessons, ahead)
+    return Plan(options, lessons, students, student_sees, threads, ahead)
 
 
 def sketch(spec: NetworkSpec, task: Task, sees: tuple[tuple[int, int], ...] | None) -> Policy:
@@ -170,14 +174,15 @@ def _specs(students: tuple[str, ...]) -> dict[str, NetworkSpec]:
     return {name: NetworkSpec.parse(spec) for name, spec in name_students(students).items()}
 
 
-def hours_that_fit(tasks: Sequence[str], device: str) -> float:
+def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int) -> float:
     """Hours of play that two thirds of a device's memory hold of each task, ten at most."""
     an_hour = STEPS_PER_HOUR * sum(step_bytes(make_task(task)) for task in tasks)
-    return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour))
+    ahead = plays_ahead(Options(device=device), cores(threads))
+    return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour - ahead))
 
 
-def _check_memory(options: Options, lessons: tuple[Lesson, ...], threads: int) -> None:
-    rows, hours = capacity(options, plays_ahead(options, threads)), min(options.memory_hours, options.hours)
+def _check_memory(options: Options, lessons: tuple[Lesson, ...], ahead: bool) -> None:
+    rows, hours = capacity(options, ahead), min(options.memory_hours, options.hours)
     needed = rows * options.envs * sum(step_bytes(lesson.task) for lesson in lessons)
     if needed > (there := memory_bytes(options.device)):
         raise PotstillError(
@@ -303,16 +308,10 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
         )
 
 
-def new_state(plan: Plan, may_play_ahead: bool = True) -> State:
-    """Environments, empty memories and fresh students, all from the seed.
-
-    Args:
-        plan: of the run.
-        may_play_ahead: whether an hour may be played before the one before it is learnt; not where the teacher changes.
-    """
+def new_state(plan: Plan) -> State:
+    """Environments, empty memories and fresh students, all from the seed."""
     options = plan.options
-    ahead = plays_ahead(options, plan.threads) and may_play_ahead
-    rows = max(capacity(options, ahead), plan.protocol.stack)
+    rows = max(capacity(options, plan.ahead), plan.protocol.stack)
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
     for index, (name, spec) in enumerate(plan.students.items()):
@@ -337,7 +336,7 @@ def new_state(plan: Plan, may_play_ahead: bool = True) -> State:
         )
         for lesson in plan.lessons
     ]
-    return State(envs, memories, ahead, students, play_rng, sample_rng)
+    return State(envs, memories, plan.ahead, students, play_rng, sample_rng)
 
 
 def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:

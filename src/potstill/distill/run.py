@@ -135,7 +135,7 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
     teacher.to(options.device)
     recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
     an_hour = replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0)))
-    state = new_state(an_hour, may_play_ahead=False)
+    state = new_state(an_hour)
     memory = state.memories[0]
     with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for hour in range(1, num_hours(options) + 1):

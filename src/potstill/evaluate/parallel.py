@@ -165,10 +165,11 @@ def work() -> None:
     share: _Share = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(share.threads)
     try:
-        for tally in _play(share):
-            _tell(tally)
-    except PotstillError as error:
-        _tell(error)
+        try:
+            for tally in _play(share):
+                _tell(tally)
+        except PotstillError as error:
+            _tell(error)
     except BrokenPipeError:  # the parent has been killed
         os._exit(1)
 

@@ -127,7 +127,7 @@ def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path
         return
     [lesson] = plan.lessons
     due = goal.keep / 2
-    copies = cooled(state, options, plan.temperatures, plan.bf16, plan.threads)
+    copies = yield from cooled(state, options, plan.temperatures, plan.bf16, plan.threads)
     players = _players(lesson, {name: policies[0] for name, policies in copies.items()}, FIRST_LOOK)
     players = {who: player for who, player in players.items() if who not in looks["0"]}
     found = yield from _play(players, lesson, options.seed, plan.threads)

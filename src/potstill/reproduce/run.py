@@ -94,7 +94,7 @@ def prepare(table: Table, options: Options) -> Reproduction:
     games, missing = choose(options.games, teachers, of_paper)
     if table in MULTITASK:
         check_installed()
-        fits = distillation.hours_that_fit([f"ALE/{game}-v5" for game in games], options.device)
+        fits = distillation.hours_that_fit([f"ALE/{game}-v5" for game in games], options.device, options.threads)
         options = replace(options, memory_hours=options.memory_hours or fits)
     if table in MULTITASK and len(games) < 2:
         raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")

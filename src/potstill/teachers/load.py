@@ -42,10 +42,11 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
         PotstillError: as `load`.
     """
     path = find(name)
-    if path.is_dir():
-        raise PotstillError(f"{path} is a folder: name the policy file in it")
-    with reading(path), path.open("rb") as file:
-        start = file.read(16)
+    with reading(path):
+        if path.is_dir():
+            raise PotstillError(f"{path} is a folder: name the policy file in it")
+        with path.open("rb") as file:
+            start = file.read(16)
     if path.suffix == ".onnx":
         return onnx.load(path, task)
     if start.startswith(b"PK"):

@@ -64,11 +64,14 @@ def load(path: Path, task_id: str | None) -> list[Policy]:
         if task_id:
             raise
         unknown = error  # a guess, which a file that says itself what it plays doesn't need
-    found = _try_out(path, task and task.observation_shape)
+    try:
+        found = _try_out(path, task and task.observation_shape)
+    except PotstillError:
+        if unknown:
+            raise unknown from None
+        raise
     if found["described"]:
         return _described(path, found)
-    if unknown:
-        raise unknown
     assert task is not None
     output, outputs_are = choose_output(found["outputs"], task)
     network = Session(_session(path), found["input"], found["dtype"], output)

@@ -71,7 +71,7 @@ class Followers:
                 if progress.stage == "hour":
                     break
                 yield progress
-        self._cool()
+        yield from self._cool()
 
     def save(self, folder: Path, students: Path) -> None:
         """Save the point to go on from, and the students' policies."""
@@ -80,16 +80,16 @@ class Followers:
             for name, policy in self.policies.items():
                 save([policy], students / f"{name}.safetensors")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path) -> Iterator[LoopProgress]:
         """Come back to the point that was saved."""
         if self.plan and self.state:
             checkpoint.load(folder / FOLDER, self.state, self.plan.options)
-            self._cool()
+            yield from self._cool()
 
-    def _cool(self) -> None:
+    def _cool(self) -> Iterator[LoopProgress]:
         """Let the students play as they would if learning ended here."""
         if (plan := self.plan) and self.state:
-            copies = cooled(self.state, plan.options, plan.temperatures, plan.bf16, plan.threads)
+            copies = yield from cooled(self.state, plan.options, plan.temperatures, plan.bf16, plan.threads)
             self.policies = {name: policies[0] for name, policies in copies.items()}
 
 
@@ -110,7 +110,7 @@ def begin(following: Following, learner: Policy, options: DQNOptions, checks: in
     teacher.network.requires_grad_(False)
     if not following.students:
         return Followers(None, None, teacher, iter(()))
-    planned = plan(following.options(options, checks, threads), teacher)
-    state = new_state(planned, may_play_ahead=False)
+    planned = plan(following.options(options, checks, threads), teacher, may_play_ahead=False)
+    state = new_state(planned)
     loop = distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads)
     return Followers(planned, state, teacher, loop)

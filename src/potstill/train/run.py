@@ -167,7 +167,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     if resume and exactly:
         saved = checkpoint.load(folder, state)
         curve, before = saved["curve"], saved["total"]
-        followers.load(folder)
+        yield from followers.load(folder)
     elif elsewhere:
         shutil.rmtree(folder, ignore_errors=True)  # a killed run's, without its last file
         saved = checkpoint.load_portable(portable, state)
