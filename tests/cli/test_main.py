@@ -49,6 +49,7 @@ WRONG = [
     # wrong commands and flags
     (["distil"], "distil"),
     (["inspect", "a" * 300], "File name too long"),
+    (["demo", "--out", "empty"], "--out empty is a file: name a folder"),
     (["distill"], "--out"),
     (["distill", "--teacher", "cartpole.safetensors", "--out", "out"], "--student: name at least one network"),
     (["distill", "--student", "mlp:8", "--out", "out"], "--teacher, or recorded play with --data"),

@@ -109,9 +109,11 @@ class Demo:
     """Where networks are computed."""
 
     def run(self, command: list[str]) -> None:
+        from potstill.run_directory import check_empty
+
         config = self.out / "config.json"
-        if self.out.exists() and any(self.out.iterdir()) and not _is_demo(config):
-            raise PotstillError(f"--out {self.out} holds something else than a demo: choose another folder")
+        if not _is_demo(config):
+            check_empty(self.out, "it holds something else than a demo; choose another folder")
         if (self.out / "report.html").exists():  # what is written last
             shutil.rmtree(self.out)
         options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
