@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError
-from potstill.learners.dqn import CUT, TERMINAL, State, dqn, epsilon, learn, new_state, play, transitions
+from potstill.learners.dqn import (
+    CUT,
+    TERMINAL,
+    State,
+    choose_or_hold,
+    dqn,
+    epsilon,
+    learn,
+    new_state,
+    play,
+    transitions,
+)
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay
 from potstill.networks import NetworkSpec
@@ -119,6 +130,23 @@ def test_the_loss_is_hubers_of_the_temporal_difference(single_q, reward, loss):
 def test_exploration_falls_in_a_line_and_stays():
     options = DQNOptions(explore_steps=100, final_epsilon=0.1)
     assert [epsilon(steps, options) for steps in (0, 50, 100, 1000)] == [1.0, pytest.approx(0.55), 0.1, 0.1]
+
+
+def test_random_actions_are_held_for_as_long_as_a_zeta_distribution_says():
+    envs, rng = 4000, np.random.default_rng(0)
+    held, lengths, steps = np.zeros((envs, 2), np.int64), np.zeros(envs, np.int64), 8
+    best = torch.zeros(envs, 5)
+    best[:, 4] = 1
+    first = choose_or_hold(best, 1.0, held, rng)
+    running = np.ones(envs, bool)
+    for _ in range(steps):  # nothing new begins: those that end take the best action again
+        lengths += running
+        running &= held[:, 1] > 0
+        actions = choose_or_hold(best, 0.0, held, rng)
+        assert (actions == np.where(running, first, 4)).all()
+    assert np.bincount(first, minlength=5) / envs == pytest.approx([0.2] * 5, abs=0.03)
+    # P(n) = 6 / (π n)²: 0.608, 0.152, 0.068
+    assert [np.mean(lengths == n) for n in (1, 2, 3)] == pytest.approx([0.608, 0.152, 0.068], abs=0.02)
 
 
 @pytest.mark.parametrize("replay_ratio", [0.5, 4.0])

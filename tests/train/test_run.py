@@ -18,6 +18,7 @@ from potstill.train.online import Following
 from potstill.train.run import best_of, plan, run
 
 COMMAND = ["potstill", "train"]
+KINDS = {"plain": {}, "prioritised": {"prioritised": True, "ez_greedy": True}}
 SMALL = {"steps": 6000, "envs": 8, "memory": 2000, "learn_after": 400, "batch": 32, "explore_steps": 2000, "threads": 2}
 
 
@@ -44,7 +45,7 @@ def mean_of(point: dict) -> float:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     make(out / "plain")
-    make(out / "prioritised", prioritised=True)
+    make(out / "prioritised", **KINDS["prioritised"])
     return out
 
 
@@ -71,8 +72,8 @@ def test_a_run_writes_its_curve_its_best_and_fresh_episodes_of_it(whole):
 
 @pytest.mark.parametrize(("kind", "stop_at"), [("plain", 1000), ("prioritised", 3200), ("prioritised", 5500)])
 def test_a_run_dropped_anywhere_and_gone_on_with_ends_at_the_same_bits(whole, tmp_path, kind, stop_at):
-    make(tmp_path / "run", stop_at=stop_at, prioritised=kind == "prioritised")
-    resumed = make(tmp_path / "run", resume=True, prioritised=kind == "prioritised")
+    make(tmp_path / "run", stop_at=stop_at, **KINDS[kind])
+    resumed = make(tmp_path / "run", resume=True, **KINDS[kind])
     assert same_bits(whole / kind, tmp_path / "run")
     result = json.loads((whole / kind / "result.json").read_text())
     assert resumed["curve"] == result["curve"]

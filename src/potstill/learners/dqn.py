@@ -35,6 +35,8 @@ TERMINAL, CUT = 1.0, 2.0
 """In END: nothing follows; something would have followed that was never seen."""
 RECENT = 100
 """Episodes in the mean of the recent scores."""
+ZETA = 2.0
+"""μ of εz-greedy's durations (the paper's)."""
 BETA = 0.4
 """Where the exponent of prioritised replay's importance weights begins; it ends at 1."""
 
@@ -50,6 +52,8 @@ class Game:
     target: Network
     """Its part of the target network."""
     priorities: Priorities | None
+    held: Int64[np.ndarray, "envs 2"]
+    """εz-greedy: each environment's last random action, and for how many steps more it is taken."""
     scores: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT))
     """Of the last episodes played, with exploration."""
 
@@ -117,7 +121,8 @@ def new_state(
         dtype = getattr(torch, task.observation_dtype)
         memory = Replay(rows, options.envs, task.observation_shape, task.protocol.stack, dtype, 3, options.device)
         priorities = Priorities(rows, options.envs) if options.prioritised else None
-        games.append(Game(of, memory, policy, target.of(index), priorities))
+        held = np.zeros((options.envs, 2), dtype=np.int64)
+        games.append(Game(of, memory, policy, target.of(index), priorities, held))
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True)
     return State(games, network, target, optimizer, play_rng, sample_rng)
 
@@ -169,7 +174,11 @@ def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
     observations, age = envs.observations, envs.age.copy()
     with torch.no_grad():
         outputs = _outputs(game.policy.ours, torch.as_tensor(observations).to(options.device), bf16).cpu()
-    actions = choose(outputs, epsilon(state.steps, options), state.play_rng)
+    explore = epsilon(state.steps, options)
+    if options.ez_greedy:
+        actions = choose_or_hold(outputs, explore, game.held, state.play_rng)
+    else:
+        actions = choose(outputs, explore, state.play_rng)
     game.scores.extend(finished.score for finished in envs.step(actions))
     # A lost life ends what is learnt, not what is played; rewards are learnt by their sign (Mnih et al. 2015).
     terminal = envs.terminated | envs.lost_life
@@ -183,6 +192,23 @@ def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
             game.priorities.open(row - options.n_step)
         for gone in range(memory.stack):  # the row overwritten, and those whose stacks began in it
             game.priorities.close(row + gone)
+
+
+def choose_or_hold(
+    outputs: Float32[Tensor, "envs actions"],
+    epsilon: float,
+    held: Int64[np.ndarray, "envs 2"],
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, " envs"]:
+    """εz-greedy (Dabney et al. 2021): the best actions; with probability ε a random one begins, which is then taken
+    for as many steps as a zeta distribution says (μ = 2); `held` is changed in place."""
+    envs, num_actions = outputs.shape
+    begins = (held[:, 1] == 0) & (rng.random(envs) < epsilon)
+    drawn = np.stack([rng.integers(0, num_actions, envs), rng.zipf(ZETA, envs)], axis=1)
+    held[begins] = drawn[begins]
+    holds = held[:, 1] > 0
+    held[holds, 1] -= 1
+    return np.where(holds, held[:, 0], outputs.argmax(-1).numpy())
 
 
 def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:

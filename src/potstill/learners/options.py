@@ -42,6 +42,9 @@ class DQNOptions:
     """Probability of a random action in the end (the paper: 0.1)."""
     explore_steps: int = 250_000
     """Steps in which that probability falls from 1."""
+    ez_greedy: bool = False
+    """A random action is held for a while (εz-greedy, Dabney et al. 2021): for games like Freeway, where single ones
+    lead nowhere."""
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -43,6 +43,7 @@ def save(folder: Path, state: State, run: dict[str, Any]) -> None:
     tensors = saved_state.pack(NAME, state.network, state.optimizer)
     tensors |= {f"target/{name}": tensor for name, tensor in state.target.state_dict().items()}
     for index, game in enumerate(state.games):
+        tensors[f"held/{index}"] = torch.from_numpy(game.held)
         if game.priorities:
             tensors[f"priorities/{index}"] = torch.from_numpy(game.priorities.weights)
     saved_state.write(folder / STATE, content, tensors)
@@ -64,6 +65,7 @@ def load(folder: Path, state: State) -> dict[str, Any]:
         state.sample_rng.bit_generator.state = content["sample_rng"]
         shards = [(int(first), int(end)) for first, end in content["shards"]]
         for index, game in enumerate(state.games):
+            game.held[:] = tensors[f"held/{index}"].numpy()
             if game.priorities:
                 game.priorities.weights[:] = tensors[f"priorities/{index}"].numpy()
                 game.priorities.largest = content["largest_priority"][index]
