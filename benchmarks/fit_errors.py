@@ -12,10 +12,10 @@ import json
 import os
 from pathlib import Path
 
-from potstill.evaluate import Player, Score, random_player, scores
+from potstill.evaluate import RANDOM_SHARE, Player, Score, random_player, scores
 from potstill.files import read_json, write_json
 from potstill.fit.run import AFRESH
-from potstill.fit.statement import RANDOM_SHARE, statement
+from potstill.fit.statement import statement
 from potstill.machine import machine, versions
 from potstill.tasks import make_task
 from potstill.teachers import load

@@ -14,9 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
-from potstill import __version__
+from potstill import Policy, __version__
 from potstill.cli.main import COMMANDS, main, parse
+from potstill.networks import NetworkSpec
 
 EXECUTABLE = str(Path(sys.executable).parent / "potstill")
 
@@ -44,6 +46,7 @@ def workplace(tmp_path: Path, cartpole_file: Path) -> Path:
 
 
 DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "out"]
+COMPARE = ["evaluate", "cartpole.safetensors", "--teacher", "cartpole.safetensors"]
 
 WRONG = [
     # wrong commands and flags
@@ -127,6 +130,10 @@ WRONG = [
     (["inspect", "text.onnx"], "text.onnx can't be played as an ONNX file"),
     (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),
     (["evaluate", "cartpole.safetensors", "--sees", "0:2"], "sees (4,), the chosen parts are 2 numbers"),
+    (["evaluate", "cartpole.safetensors", "--keep", "0.9"], "--keep: name the policy of whose score with --teacher"),
+    ([*COMPARE, "--keep", "1.2"], "--keep 1.2: must be above 0"),
+    ([*COMPARE, "--keep", "0.9", "--episodes", "7"], "--episodes 7: must be at least 8 with --keep"),
+    (["evaluate", "cartpole.safetensors", "--teacher", "zoo:pong"], "zoo:pong"),
     # fit and cost
     (["fit", "--out", "out"], "fit: name the policy to be replaced with --teacher"),
     (["fit", "--teacher", "cartpole.safetensors", "--keep", "1.2", "--out", "out"], "--keep 1.2: must be above 0"),
@@ -257,6 +264,37 @@ def test_distill_then_evaluate_inspect_and_report(workplace, capsys, monkeypatch
     main([*distill, "--resume"])
     assert capsys.readouterr().err == "out was finished already\n"
     assert (workplace / "out" / "videos" / "mlp_8.mp4").exists(), "films that are missing are made"
+
+
+def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, capsys, monkeypatch):
+    monkeypatch.chdir(workplace)
+    poor = Policy.new(NetworkSpec.parse("linear"), "logits", (4,), "float32", 2, task="CartPole-v1")
+    torch.nn.init.zeros_(poor.ours.head.weight)
+    poor.save(Path("poor.safetensors"))
+    compare = [
+        "evaluate",
+        "cartpole.safetensors",
+        "poor.safetensors",
+        *COMPARE[2:],
+        "--keep",
+        "0.9",
+        "--episodes",
+        "20",
+    ]
+    main([*compare, "--json"])
+    teacher, same, poor = json.loads(capsys.readouterr().out)["policies"]
+    assert teacher["file"] == same["file"] == "cartpole.safetensors"
+    assert "normalised" not in teacher
+    assert same["normalised"]["mean"] == 1.0
+    assert (same["statement"]["holds"], same["statement"]["share"]) == (True, 1.0)
+    share = (poor["score"]["mean"] - poor["random"]) / (500 - poor["random"])
+    assert poor["normalised"]["mean"] == poor["statement"]["share"] == pytest.approx(share)
+    assert not poor["statement"]["holds"]
+    main(compare)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(".")[0] for line in (lines[0], lines[1], lines[3])] == ["cartpole", "cartpole", "poor"]
+    assert lines[2] == "  keeps at least 0.9: shown at 0.95 confidence, one-sided (at least 1.000)"
+    assert lines[4].startswith("  keeps at least 0.9: not shown at 0.95 confidence, one-sided (at least ")
 
 
 def test_play_writes_a_film_where_there_is_no_display(workplace, read_film, capsys, monkeypatch):

@@ -4,6 +4,7 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from potstill.cli.common import Flat, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
+from potstill.fit.options import Goal
 from potstill.reproduce.options import Options as ReproduceOptions
 
 
@@ -22,7 +24,11 @@ from potstill.reproduce.options import Options as ReproduceOptions
 class Evaluate:
     """Play episodes with a policy and print its mean return with a 95 % confidence interval.
 
-    potstill evaluate runs/demo/students/net3.safetensors --episodes 100
+    With --teacher also which share of that policy's score above chance it has, and with --keep whether it surely keeps
+    as much: a test of each policy by itself, which holds for episodes that it wasn't chosen by.
+
+        potstill evaluate runs/demo/students/net3.safetensors --episodes 100
+        potstill evaluate net3-int8.onnx --teacher zoo:pong --keep 0.95
     """
 
     policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -43,6 +49,12 @@ class Evaluate:
     """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
     act: Literal["greedy", "sample"] = "greedy"
     """Take the best action, or draw from the policy's distribution."""
+    teacher: Path | None = None
+    """Whom to compare them with: it plays as many episodes, and chance a quarter of them."""
+    keep: float | None = None
+    """The share of the teacher's score above chance that is to be shown, one-sided."""
+    confidence: float = 0.95
+    """With which it is."""
     seed: int = 0
     """Of starts and chance. Evaluation's episodes are never training's."""
     threads: int = 0
@@ -53,8 +65,9 @@ class Evaluate:
     """Print one JSON object instead of lines."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import show_progress
-        from potstill.evaluate import Player, scores
+        from potstill.cli.show import show_progress, show_score
+        from potstill.evaluate import RANDOM_SHARE, Player, normalised, random_player, scores
+        from potstill.fit.statement import MIN_EPISODES, statement
         from potstill.machine import check_device, cores, versions
         from potstill.policy import Policy
         from potstill.tasks import Task
@@ -64,6 +77,12 @@ class Evaluate:
             raise PotstillError("evaluate: name at least one POLICY file")
         if self.episodes < 1:
             raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        if self.keep is not None:
+            Goal(self.keep, self.confidence).check()
+            if self.teacher is None:
+                raise PotstillError("--keep: name the policy of whose score with --teacher")
+            if self.episodes < MIN_EPISODES:
+                raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         check_device(self.device)
@@ -71,25 +90,34 @@ class Evaluate:
         players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust, self.device)
         for path, policy, task in players:
             by_task.setdefault(task, []).append((path, policy))
+        if self.teacher is not None:
+            for task, named in by_task.items():
+                how = (task.id, self.act, self.epsilon, self.sees, self.trust, self.device)
+                [(path, policy, plays)] = load_players([self.teacher], *how)
+                if plays != task:
+                    raise PotstillError(f"--teacher {path} doesn't see of {task.id} what {named[0][0]} sees")
+                named.insert(0, (path, policy))
         starts = {task: None if self.starts == "noop" else Starts.read(self.starts, task) for task in by_task}
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():
             players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
+            if self.teacher is not None:
+                players.append(random_player(task, math.ceil(self.episodes * RANDOM_SHARE)))
             recorded = starts[task]
             playing = scores(players, task, self.seed, cores(self.threads), recorded and recorded.starts)
-            for (path, _), score in zip(named, show_progress(playing), strict=True):
-                record = score.record()
-                records.append(
-                    {
-                        "file": str(path),
-                        "task": task.id,
-                        "protocol": task.under(starts="expert" if recorded else None).protocol.record(),
-                        "score": record,
-                    }
-                )
+            found = show_progress(playing)
+            protocol = task.under(starts="expert" if recorded else None).protocol.record()
+            for number, ((path, _), score) in enumerate(zip(named, found, strict=False)):
+                record = {"file": str(path), "task": task.id, "protocol": protocol, "score": score.record()}
+                if self.teacher is not None and number > 0:
+                    share = normalised(score, found[0], found[-1])
+                    record |= {"normalised": share and share.record(), "random": found[-1].mean}
+                if self.keep is not None and number > 0:
+                    said = statement(score, found[0], found[-1], self.keep, self.confidence)
+                    record["statement"] = {**said.record(), "confidence": self.confidence}
+                records.append(record)
                 if not self.json:
-                    mean, (low, high) = record["mean"], record["ci95"]
-                    print(f"{path}: {mean:.2f} [{low:.2f}, {high:.2f}] over {self.episodes} episodes of {task.id}")
+                    show_score(record)
         if self.json:
             print(
                 json.dumps(

@@ -65,6 +65,18 @@ def show_bench(measured: dict[str, Measured]) -> None:
     Console(highlight=False).print(table)
 
 
+def show_score(record: dict[str, Any]) -> None:
+    """A policy's score, what it is of a teacher's, and what that shows."""
+    score = record["score"]
+    share = f", normalised {interval(record['normalised'], 3)}" if "normalised" in record else ""
+    print(f"{record['file']}: {interval(score, 2)} over {score['episodes']} episodes of {record['task']}{share}")
+    if said := record.get("statement"):
+        shown = "shown" if said["holds"] else "not shown"
+        least = "–" if said["at_least"] is None else f"{said['at_least']:.3f}"
+        how = f"at {said['confidence']:g} confidence, one-sided"
+        print(f"  keeps at least {said['keep']:g}: {shown} {how} (at least {least})")
+
+
 def show_result(out: Path, page: Path) -> None:
     """The tables of a finished run, one a task."""
     result = read_json(out / "result.json")

@@ -11,7 +11,16 @@ import numpy as np
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, evaluate, geometric_mean, normalised, random_player, relative
+from potstill.evaluate import (
+    RANDOM_SHARE,
+    Player,
+    Score,
+    evaluate,
+    geometric_mean,
+    normalised,
+    random_player,
+    relative,
+)
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.evaluate.statistics import Estimate
 from potstill.files import write_json
@@ -21,9 +30,6 @@ from potstill.progress import Progress
 from potstill.tasks import Task
 from potstill.tasks.spec import Act
 from potstill.teachers import find
-
-RANDOM_SHARE = 0.25
-"""Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from potstill.tasks.starts import Start
 MAX_ENVS = 16
 IDLE = (-1, -1)
 """What an environment plays when the list is at its end."""
+RANDOM_SHARE = 0.25
+"""Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
 SMALL = 100_000
 """Parameters up to which a network is computed on one thread while emulators hold the cores."""
 

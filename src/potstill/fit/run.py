@@ -15,13 +15,13 @@ from typing import Any
 from potstill.distill.loop import State, cooled
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, new_state, plan, sketch
-from potstill.distill.result import RANDOM_SHARE, Played, results, score
+from potstill.distill.result import Played, results, score
 from potstill.distill.run import conclude, go_on, learn, save_students
 from potstill.errors import PotstillError
-from potstill.evaluate import Player, Score, normalised, random_player, relative, scores
+from potstill.evaluate import RANDOM_SHARE, Player, Score, normalised, random_player, relative, scores
 from potstill.files import read_json, write_json
 from potstill.fit.options import Goal, ladder
-from potstill.fit.statement import episodes_needed, p_value, statement
+from potstill.fit.statement import MIN_EPISODES, episodes_needed, p_value, statement
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import open_run
@@ -49,8 +49,8 @@ def prepare(options: Options, goal: Goal) -> Plan:
         raise PotstillError("fit: one --teacher at a time")
     if options.starts != "noop":
         raise PotstillError(f"--starts {options.starts}: there are too few starts to choose by some and test on others")
-    if options.episodes < 2 * math.ceil(1 / RANDOM_SHARE):
-        raise PotstillError(f"--episodes {options.episodes}: must be at least {2 * math.ceil(1 / RANDOM_SHARE)}")
+    if options.episodes < MIN_EPISODES:
+        raise PotstillError(f"--episodes {options.episodes}: must be at least {MIN_EPISODES}")
     planned = plan(options)
     if not options.student:
         planned = planned.teaching(ladder(planned.lessons[0].task))
@@ -241,7 +241,12 @@ def _in_words(lesson: Lesson, goal: Goal, rungs: list[dict[str, Any]], chosen: s
             + (f" Smaller ones weren't tested then: {', '.join(left)}." if left else "")
         )
     best = max((rung for rung in rungs if "share" in rung), key=lambda rung: rung["share"])
-    needed = f"it would take {best['needed']:,} episodes" if best["needed"] else "no number of episodes would show more"
+    needed = "no number of episodes would show more"
+    if best["needed"]:
+        needed = (
+            f"it would take {best['needed']:,} episodes (potstill evaluate plays them: --teacher, --keep, --episodes"
+            " and another --seed)"
+        )
     return (
         f"No size qualifies: none seemed to keep {wanted} so clearly that {goal.max_episodes} episodes would show it."
         f" The best, {best['name']}, kept {best['share']:.3f} ({best['episodes']} episodes); {needed}."

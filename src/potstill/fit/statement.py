@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
-from potstill.distill.result import RANDOM_SHARE
-from potstill.evaluate import Score
+from potstill.evaluate import RANDOM_SHARE, Score
 
+MIN_EPISODES = 2 * math.ceil(1 / RANDOM_SHARE)
+"""Of a student, to state anything: chance plays a quarter as many, and a variance takes two."""
 FAR = 10.0
 """Below the measured share nothing less than this is looked for."""
 
