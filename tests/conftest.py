@@ -32,8 +32,7 @@ settings.load_profile("potstill")
 def _short_hours() -> Iterator[int]:
     """The steps of an hour, a tenth of them here: what matters are its boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        for room in ("loop", "options", "plan"):
-            patch.setattr(f"potstill.distill.{room}.STEPS_PER_HOUR", 5_400)
+        patch.setattr("potstill.distill.schedule.STEPS_PER_HOUR", 5_400)
         yield 5_400
 
 

@@ -27,9 +27,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import potstill
-from potstill.distill.loop import distill
-from potstill.distill.options import STEPS_PER_HOUR, Options
-from potstill.distill.plan import new_state, plan
+from potstill.bench import timed
+from potstill.distill.options import Options
+from potstill.distill.plan import plan
+from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.evaluate import Player, Score, evaluate, normalised, random_player
 from potstill.machine import machine, versions
 from potstill.policy import Policy
@@ -154,12 +155,7 @@ def ours(judge: Judge, options: argparse.Namespace, seed: int) -> dict[str, Any]
             envs=40, play_epsilon=0.15, seed=seed,
         )
     )  # fmt: skip
-    state = new_state(planned)
-    start = time.perf_counter()
-    for _ in distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads):
-        pass
-    seconds = time.perf_counter() - start
-    state.envs[0].close()
+    seconds, state = timed(planned)
     scored = judge(state.students[0].policies[0], EPISODES)
     return {"seed": seed, "seconds": seconds, "steps": options.hours * STEPS_PER_HOUR, "normalised": scored}
 

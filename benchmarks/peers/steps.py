@@ -20,9 +20,10 @@ from sb3_side import make_env, make_student, make_teacher
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import potstill
-from potstill.distill.loop import distill
-from potstill.distill.options import STEPS_PER_HOUR, Options
-from potstill.distill.plan import new_state, plan
+from potstill.bench import timed
+from potstill.distill.options import Options
+from potstill.distill.plan import plan
+from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.machine import machine, versions
 from potstill.policy import Policy
 
@@ -53,13 +54,7 @@ def ours(teacher: Path, student: str, task: str, hours: float) -> float:
             batch=256,
         )
     )
-    state = new_state(planned)
-    start = time.perf_counter()
-    for _ in distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads):
-        pass
-    seconds = time.perf_counter() - start
-    state.envs[0].close()
-    return hours * STEPS_PER_HOUR / seconds
+    return hours * STEPS_PER_HOUR / timed(planned)[0]
 
 
 def main() -> None:

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill.distill.loop import REPORT_EVERY, distill, label, learn, rows_until, threads_inside, update, updates_until
-from potstill.distill.plan import Plan, new_state
+from potstill.distill.learning import REPORT_EVERY, learn, threads_inside, update
+from potstill.distill.loop import distill, label
+from potstill.distill.plan import Plan
+from potstill.distill.schedule import rows_until, updates_until
+from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
 from potstill.progress import Progress
@@ -80,7 +83,7 @@ def bench(plan: Plan, rounds: int) -> Generator[Progress, None, dict[str, Measur
                 rates.setdefault(name, []).append((_rate(stage.ours), limits[name]))
                 yield Progress("measure", sum(map(len, rates.values())), total)
             serial = steps / limits["play"] + steps / limits["label"] + samples / limits["learn"]
-            rates.setdefault("loop", []).append((steps / _loop_seconds(plan), steps / serial))
+            rates.setdefault("loop", []).append((steps / timed(plan)[0], steps / serial))
             yield Progress("measure", sum(map(len, rates.values())), total)
     units = {name: stage.unit for name, stage in to_measure.items()} | {"loop": "steps"}
     return {name: Measured(units[name], *zip(*pairs, strict=True)) for name, pairs in rates.items()}
@@ -149,7 +152,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
 
         def learn_ours() -> int:
             state.updates = before = max(0, updates_until(1, options) - REPORT_EVERY)
-            for _ in learn(state, 1, options, plan.temperatures, plan.bf16, pool, plan.threads):
+            for _ in learn(plan, state, 1, pool):
                 pass
             return (state.updates - before) * options.batch
 
@@ -157,7 +160,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             torch.set_num_threads(threads_inside(state.students, plan.threads))
             for student in state.students:
                 for _ in range(REPORT_EVERY):
-                    update(student, {0: (batch, labels)}, options, plan.temperatures, plan.bf16)
+                    update(plan, student, {0: (batch, labels)})
             if options.device == "cuda":
                 torch.cuda.synchronize()
             return REPORT_EVERY * options.batch
@@ -180,11 +183,12 @@ def _rate(work: Callable[[], int]) -> float:
     return done / elapsed
 
 
-def _loop_seconds(plan: Plan) -> float:
+def timed(plan: Plan) -> tuple[float, State]:
+    """A distillation of one task from its beginning to its end: seconds, and what became of it."""
     state = new_state(plan)
     start = time.perf_counter()
-    for _ in distill(plan.sources, state, plan.options, plan.temperatures, plan.bf16, plan.threads):
+    for _ in distill(plan, state):
         pass
     seconds = time.perf_counter() - start
     state.envs[0].close()
-    return seconds
+    return seconds, state

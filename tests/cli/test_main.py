@@ -285,9 +285,11 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     teacher, same, poor = json.loads(capsys.readouterr().out)["policies"]
     assert teacher["file"] == same["file"] == "cartpole.safetensors"
     assert "normalised" not in teacher
+    assert teacher["random"]["episodes"] == 5
     assert same["normalised"]["mean"] == 1.0
     assert (same["statement"]["holds"], same["statement"]["share"]) == (True, 1.0)
-    share = (poor["score"]["mean"] - poor["random"]) / (500 - poor["random"])
+    random = teacher["random"]["mean"]
+    share = (poor["score"]["mean"] - random) / (500 - random)
     assert poor["normalised"]["mean"] == poor["statement"]["share"] == pytest.approx(share)
     assert not poor["statement"]["holds"]
     main(compare)

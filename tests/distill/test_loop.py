@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
-from potstill.distill.loop import LoopProgress, _side_by_side, cooled, distill, learning_rate, updates_until
+from potstill.distill.learning import cooled
+from potstill.distill.loop import _side_by_side, distill
 from potstill.distill.options import Options, name_students
-from potstill.distill.plan import new_state, plan
+from potstill.distill.plan import plan
 from potstill.distill.run import run
+from potstill.distill.schedule import learning_rate, updates_until
+from potstill.distill.state import LoopProgress, new_state
 from potstill.losses import kl
 from potstill.policies import as_one
 from potstill.report import write_report
@@ -77,7 +80,7 @@ def test_updates_and_steps_are_counted_exactly(cartpole_file, short_hours):
     steps = {"n": 0}
     optimizer = state.students[0].optimizer
     optimizer.register_step_post_hook(lambda *_: steps.update(n=steps["n"] + 1))
-    hours = [p for p in distill(planned.sources, state, options, [1.0], False, 1) if p.stage == "hour"]
+    hours = [p for p in distill(planned, state) if p.stage == "hour"]
     assert hours == [LoopProgress("hour", 1, 2, 1), LoopProgress("hour", 2, 2, 2)]
     assert steps["n"] == state.updates == updates_until(2, options) == 150
     assert state.memories[0].rows * options.envs == 1.5 * short_hours
@@ -103,11 +106,7 @@ def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, short
     )  # fmt: skip
     planned = plan(options)
     state = new_state(planned)
-    after = [
-        state.envs[0].episode.copy()
-        for progress in distill(planned.sources, state, options, [1.0], False, 1)
-        if progress.stage == "hour"
-    ]
+    after = [state.envs[0].episode.copy() for progress in distill(planned, state) if progress.stage == "hour"]
     assert after[0].max() <= 1
     assert (after[1] - after[0] > 1).sum() == short
 
@@ -126,11 +125,11 @@ def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_h
     looked, alone = new_state(planned), new_state(planned)
 
     def an_hour(state):
-        loop = distill(planned.sources, state, planned.options, [1.0], False, 2)
+        loop = distill(planned, state)
         next(progress for progress in loop if progress.stage == "hour")
 
     an_hour(looked)
-    copies, again = (returned(cooled(looked, options, [1.0], False, 2)) for _ in range(2))
+    copies, again = (returned(cooled(planned, looked)) for _ in range(2))
     batch = looked.memories[0].sample(4096, np.random.default_rng(0))
     for student in looked.students:
         [warm], [cool], [same] = student.policies, copies[student.name], again[student.name]
@@ -146,7 +145,7 @@ def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_h
 
 
 def test_those_that_drive_are_the_cooled_copies(cartpole_file, short_hours, monkeypatch):
-    def copies(state, *_):
+    def copies(plan, state):
         yield LoopProgress("cool", 1, 1, 1)
         return {student.name: [load(cartpole_file)] for student in state.students}
 
@@ -154,7 +153,7 @@ def test_those_that_drive_are_the_cooled_copies(cartpole_file, short_hours, monk
     options = Options(("mlp:4",), (cartpole_file,), hours=2.0, updates=1, driver="student", envs=20, play_epsilon=0.0)
     planned = plan(options)
     state = new_state(planned)
-    stages = [progress.stage for progress in distill(planned.sources, state, options, [1.0], False, 1)]
+    stages = [progress.stage for progress in distill(planned, state)]
     assert stages.count("cool") == 1
     assert state.envs[0].episode.max() <= 1, "a student of one update would have let the pole fall"
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
-from potstill.distill.loop import distill, updates_until
+from potstill.distill.loop import distill
 from potstill.distill.options import Options
-from potstill.distill.plan import new_state, plan
+from potstill.distill.plan import plan
 from potstill.distill.run import record, run
+from potstill.distill.schedule import updates_until
+from potstill.distill.state import new_state
 from potstill.networks import NetworkSpec
 from potstill.policies import as_one
 from potstill.report import write_report
@@ -122,7 +124,7 @@ def test_games_with_other_numbers_of_actions_share_a_trunk(teacher_pong, tmp_pat
     planned = plan(options)
     assert planned.temperatures == [0.01, 1.0]
     state = new_state(planned)
-    for _ in distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, 2):
+    for _ in distill(planned, state):
         pass
     assert state.updates == updates_until(1, options, 2) == 20
     assert [memory.rows for memory in state.memories] == [60, 60]

@@ -66,8 +66,8 @@ class Missing:
     def find_spec(self, name, *rest):
         if name.split(".")[0] in ("ale_py", "gymnasium", "stable_baselines3"): raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Missing())
-import potstill.distill.loop as loop, potstill.distill.options as options, potstill.distill.plan as plan
-loop.STEPS_PER_HOUR = options.STEPS_PER_HOUR = plan.STEPS_PER_HOUR = {short_hours_throughout}
+import potstill.distill.schedule as schedule
+schedule.STEPS_PER_HOUR = {short_hours_throughout}
 from potstill.cli.main import main
 main(["distill", "--data", {str(recorded)!r}, "--student", "mlp:8", "--hours", "2", "--updates", "40", "--out", "run"])
 """

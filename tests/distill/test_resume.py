@@ -114,7 +114,7 @@ def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, whole_driven, tmp_pa
 def test_playing_ahead_learns_the_same_bits_also_across_a_resume(
     cartpole_file, whole, tmp_path, monkeypatch, stage, done
 ):
-    monkeypatch.setattr("potstill.distill.loop.THREADS_TO_PLAY_AHEAD", 2)
+    monkeypatch.setattr("potstill.distill.plan.THREADS_TO_PLAY_AHEAD", 2)
     choice = options(cartpole_file)
     run_until(tmp_path / "cut", choice, stage, done)
     if done == 60:
@@ -128,8 +128,7 @@ def test_playing_ahead_learns_the_same_bits_also_across_a_resume(
 
 def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path, monkeypatch):
     # An hour is a hundred control steps here, so that boundaries fall within episodes.
-    for room in ("loop", "options", "plan"):
-        monkeypatch.setattr(f"potstill.distill.{room}.STEPS_PER_HOUR", 400)
+    monkeypatch.setattr("potstill.distill.schedule.STEPS_PER_HOUR", 400)
     monkeypatch.setattr("potstill.distill.run.score", lambda *_: iter([Progress("evaluate", 0, 1)]))
     choice = Options(("net3",), (teacher_pong,), hours=2.0, updates=8, envs=4, threads=2)
     run_until(tmp_path / "whole", choice, "evaluate", 0)
@@ -152,8 +151,8 @@ def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(
 ):
     choice = options(cartpole_file)
     script = f"""
-import potstill.distill.loop as loop, potstill.distill.options as o, potstill.distill.plan as p
-loop.STEPS_PER_HOUR = o.STEPS_PER_HOUR = p.STEPS_PER_HOUR = {short_hours_throughout}
+import potstill.distill.schedule as schedule
+schedule.STEPS_PER_HOUR = {short_hours_throughout}
 from pathlib import Path
 from potstill.distill.options import Options
 from potstill.distill.plan import plan

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
-from potstill.distill import loop
+from potstill.distill import schedule
 from potstill.distill.options import Options
 from potstill.files import read_json
 from potstill.fit import run as fit_run
@@ -23,7 +23,7 @@ GOAL = Goal(max_episodes=20)
 
 @pytest.fixture
 def options(cartpole_file, monkeypatch):
-    monkeypatch.setattr(loop, "STEPS_PER_HOUR", 3000)
+    monkeypatch.setattr(schedule, "STEPS_PER_HOUR", 3000)
     return Options(
         ("mlp:16", "mlp:4", "linear"), (cartpole_file,), hours=2.0, updates=300, envs=20, episodes=10, threads=1
     )
@@ -38,6 +38,7 @@ def finished(options, goal, out, resume=False):
 def test_the_smallest_that_passes_is_chosen_on_fresh_episodes(options, tmp_path):
     result = finished(options, GOAL, tmp_path / "run")
     found = result["fit"]
+    assert "other_act" not in result["teachers"][0], "nobody is compared with it: it isn't played"
     assert [rung["name"] for rung in found["rungs"]] == ["mlp_16", "mlp_4", "linear"]
     tested = [rung for rung in found["rungs"] if "tested" in rung]
     assert tested
@@ -105,7 +106,7 @@ def test_losers_are_dropped_early_and_a_stopped_run_goes_on_the_same(options, tm
 
 
 def test_a_look_is_at_cooled_copies(options, cartpole_file, tmp_path, monkeypatch):
-    def copies(state, *_):
+    def copies(plan, state):
         yield from ()
         return {student.name: [load(cartpole_file)] for student in state.students}
 

@@ -8,7 +8,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -18,6 +18,9 @@ from potstill.distill.options import Options
 from potstill.errors import PotstillError
 from potstill.fit.options import Goal
 from potstill.reproduce.options import Options as ReproduceOptions
+
+if TYPE_CHECKING:
+    from potstill.evaluate import Score
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Evaluate:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_score
-        from potstill.evaluate import RANDOM_SHARE, Player, normalised, random_player, scores
-        from potstill.fit.statement import MIN_EPISODES, statement
+        from potstill.evaluate import RANDOM_SHARE, Player, random_player, scores
+        from potstill.fit.statement import MIN_EPISODES
         from potstill.machine import check_device, cores, versions
         from potstill.policy import Policy
         from potstill.tasks import Task
@@ -107,16 +110,18 @@ class Evaluate:
             playing = scores(players, task, self.seed, cores(self.threads), recorded and recorded.starts)
             found = show_progress(playing)
             protocol = task.under(starts="expert" if recorded else None).protocol.record()
-            for number, ((path, _), score) in enumerate(zip(named, found, strict=False)):
-                record = {"file": str(path), "task": task.id, "protocol": protocol, "score": score.record()}
-                if self.teacher is not None and number > 0:
-                    share = normalised(score, found[0], found[-1])
-                    record |= {"normalised": share and share.record(), "random": found[-1].mean}
-                if self.keep is not None and number > 0:
-                    said = statement(score, found[0], found[-1], self.keep, self.confidence)
-                    record["statement"] = {**said.record(), "confidence": self.confidence}
-                records.append(record)
-                if not self.json:
+            of_task: list[dict[str, Any]] = [
+                {"file": str(path), "task": task.id, "protocol": protocol, "score": score.record()}
+                for (path, _), score in zip(named, found, strict=False)  # chance has no file
+            ]
+            if self.teacher is not None:
+                teacher, *students, random = found
+                of_task[0]["random"] = random.record()
+                for record, student in zip(of_task[1:], students, strict=True):
+                    record |= self._compared(student, teacher, random)
+            records += of_task
+            if not self.json:
+                for record in of_task:
                     show_score(record)
         if self.json:
             print(
@@ -130,6 +135,18 @@ class Evaluate:
                     }
                 )
             )
+
+    def _compared(self, student: "Score", teacher: "Score", random: "Score") -> dict[str, Any]:
+        """What a score is of the teacher's, and what that shows, as JSON."""
+        from potstill.evaluate import normalised
+        from potstill.fit.statement import statement
+
+        share = normalised(student, teacher, random)
+        said: dict[str, Any] = {"normalised": share and share.record()}
+        if self.keep is not None:
+            shown = statement(student, teacher, random, self.keep, self.confidence)
+            said["statement"] = {**shown.record(), "confidence": self.confidence}
+        return said
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from potstill import saved_state
-from potstill.distill.loop import State, hours_played, rows_until
 from potstill.distill.options import Options
+from potstill.distill.schedule import num_hours, rows_until
+from potstill.distill.state import State
 from potstill.errors import PotstillError
 
 STATE = "state.safetensors"
@@ -22,7 +23,7 @@ def save(folder: Path, state: State, options: Options) -> None:
         PotstillError: the disk is full or can't be written; the last checkpoint is as it was.
     """
     oldest = max(0, state.memories[0].rows - state.memories[0].capacity)
-    shards = [hour for hour in range(1, hours_played(state, options) + 1) if rows_until(hour, options) > oldest]
+    shards = [hour for hour in range(1, _hours_played(state, options) + 1) if rows_until(hour, options) > oldest]
     for hour in shards:
         for index, memory in enumerate(state.memories):
             if not (folder / _shard(hour, index)).exists():
@@ -77,6 +78,11 @@ def load(folder: Path, state: State, options: Options) -> None:
                 raise PotstillError(f"{error}; start again without --resume") from error
     for envs, snapshot in zip(state.envs, content["envs"], strict=True):
         envs.restore(snapshot)
+
+
+def _hours_played(state: State, options: Options) -> int:
+    """Hours of play in the memory, those overwritten included; the last may be a fraction."""
+    return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memories[0].rows)
 
 
 def _shard(hour: int, index: int) -> str:

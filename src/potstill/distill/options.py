@@ -6,9 +6,6 @@ from typing import Any, Literal
 
 from potstill.errors import PotstillError
 
-STEPS_PER_HOUR = 54_000
-"""Control steps in an hour of play: 15 a second (Rusu et al. 2016)."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -111,8 +108,6 @@ class Options:
             raise PotstillError("--teacher-sees: there is no --teacher; in --data it has seen already")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
-        if self.hours * STEPS_PER_HOUR < 4 * self.envs:
-            raise PotstillError(f"--hours {self.hours}: less than four steps for each of {self.envs} environments")
 
     @property
     def student_share(self) -> float:

@@ -7,20 +7,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from potstill.actions import read_actions
-from potstill.distill.loop import State, Student, capacity, new_student, plays_ahead
-from potstill.distill.options import STEPS_PER_HOUR, Options, name_students
+from potstill.distill.options import Options, name_students
 from potstill.distill.recording import MANIFEST, Recording
+from potstill.distill.schedule import STEPS_PER_HOUR, capacity, rows_until
 from potstill.errors import PotstillError
 from potstill.files import sha256
 from potstill.machine import check_device, cores, has_bf16, memory_bytes
-from potstill.memory import Replay, step_bytes
+from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
-from potstill.tasks import Envs, EpisodeSeeds, Protocol, Task, make_task
+from potstill.tasks import Protocol, Task, make_task
 from potstill.tasks.starts import Starts
 from potstill.teachers import find, load
-from potstill.version import __version__
+
+THREADS_TO_PLAY_AHEAD = 4
+"""From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ def plan(options: Options, *teachers: Policy, may_play_ahead: bool = True) -> Pl
     for spec in students.values():
         sketch(spec, first, student_sees)
     flag = min("hours", "memory_hours", key=lambda name: getattr(options, name))
-    if (hours := getattr(options, flag)) * STEPS_PER_HOUR < options.envs * 4 * first.protocol.stack:
-        raise PotstillError(f"--{flag.replace('_', '-')} {hours}: too small for {options.envs} environments")
+    if rows_until(hours := getattr(options, flag), options) < 4 * first.protocol.stack:
+        raise PotstillError(f"--{flag.replace('_', '-')} {hours:g}: too small for {options.envs} environments")
     threads = cores(options.threads)
     ahead = may_play_ahead and plays_ahead(options, threads)
     _check_memory(options, lessons, ahead)
@@ -172,6 +173,11 @@ def sketch(spec: NetworkSpec, task: Task, sees: tuple[tuple[int, int], ...] | No
 
 def _specs(students: tuple[str, ...]) -> dict[str, NetworkSpec]:
     return {name: NetworkSpec.parse(spec) for name, spec in name_students(students).items()}
+
+
+def plays_ahead(options: Options, threads: int) -> bool:
+    """Whether an hour can be played while the one before it is learnt: what is learnt is the same, sooner."""
+    return options.student_share == 0 and (options.device == "cuda" or threads >= THREADS_TO_PLAY_AHEAD)
 
 
 def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int) -> float:
@@ -306,66 +312,3 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
             f"{name} sees {policy.observation_dtype} observations, {task.id} shows {task.observation_dtype}: name its"
             " own task with --task"
         )
-
-
-def new_state(plan: Plan) -> State:
-    """Environments, empty memories and fresh students, all from the seed."""
-    options = plan.options
-    rows = max(capacity(options, plan.ahead), plan.protocol.stack)
-    play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
-    students: list[Student] = []
-    for index, (name, spec) in enumerate(plan.students.items()):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
-            policies = [_fresh(spec, lesson, plan) for lesson in plan.lessons]
-        students.append(new_student(name, policies, options))
-    envs = [
-        Envs(lesson.task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads)
-        for lesson in plan.lessons
-        if lesson.recording is None
-    ]
-    memories = [
-        Replay(
-            rows,
-            options.envs,
-            lesson.task.observation_shape,
-            lesson.task.protocol.stack,
-            getattr(torch, lesson.task.observation_dtype),
-            lesson.task.num_outputs,
-            options.device,
-        )
-        for lesson in plan.lessons
-    ]
-    return State(envs, memories, plan.ahead, students, play_rng, sample_rng)
-
-
-def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:
-    """A policy that is to learn a lesson."""
-    options, task, teacher = plan.options, lesson.task, lesson.teacher_record
-    actions = teacher.get("actions")
-    actions = actions and read_actions(actions, task.num_actions)
-    of_all = [other.teacher_record for other in plan.lessons]
-    several = len(of_all) > 1
-    provenance: dict[str, Any] = {
-        "method": "policy distillation (Rusu et al. 2016)",
-        "teacher": [other["name"] for other in of_all] if several else teacher["name"],
-        "teacher_sha256": [other["sha256"] for other in of_all] if several else teacher["sha256"],
-        "loss": options.loss,
-        "temperature": plan.temperatures if several else lesson.temperature,
-        "hours": options.hours,
-        "seed": options.seed,
-        "potstill": __version__,
-    }
-    if task.protocol.time_feature:
-        provenance["time_feature"] = True
-    return Policy.new(
-        spec,
-        teacher["outputs"] if options.loss == "mse" or actions else "logits",
-        task.observation_shape,
-        task.observation_dtype,
-        task.num_actions,
-        plan.student_sees,
-        task=task.id,
-        provenance=provenance,
-        actions=actions,
-    )

@@ -48,10 +48,15 @@ class Played:
         return int(self.agreed[name].sum()) / max(int(self.states.sum()), 1)
 
 
-def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, None, list[Played | None]]:
-    """Score the teachers, the students and chance on each task; None for those that have no teacher to compare with."""
+def score(
+    plan: Plan, students: dict[str, list[Policy]], both_acts: bool = True
+) -> Generator[Progress, None, list[Played | None]]:
+    """Score the teachers, the students and chance on each task; None for those that have no teacher to compare with.
+
+    With `both_acts` teachers that have a distribution are scored by their best actions and by drawn ones.
+    """
     options = plan.options
-    lists = [_players(lesson, index, students, options) for index, lesson in enumerate(plan.lessons)]
+    lists = [_players(lesson, index, students, options, both_acts) for index, lesson in enumerate(plan.lessons)]
     total, done = sum(player.episodes for players in lists for player in players.values()), 0
     played: list[Played | None] = []
     for index, (lesson, players) in enumerate(zip(plan.lessons, lists, strict=True)):
@@ -74,7 +79,9 @@ def score(plan: Plan, students: dict[str, list[Policy]]) -> Generator[Progress, 
     return played
 
 
-def _players(lesson: Lesson, index: int, students: dict[str, list[Policy]], options: Options) -> dict[str, Player]:
+def _players(
+    lesson: Lesson, index: int, students: dict[str, list[Policy]], options: Options, both_acts: bool
+) -> dict[str, Player]:
     """Everybody who plays a lesson's task."""
     task, teacher, episodes = lesson.task, lesson.teacher, options.episodes
     if teacher is None:
@@ -82,7 +89,7 @@ def _players(lesson: Lesson, index: int, students: dict[str, list[Policy]], opti
     act, epsilon = task.protocol.act, task.protocol.epsilon
     players = {"teacher": Player(teacher, act, epsilon, episodes)}
     players |= {f"student {name}": Player(of[index], act, epsilon, episodes) for name, of in students.items()}
-    if teacher.outputs_are != "q":
+    if both_acts and teacher.outputs_are != "q":
         players["teacher, other act"] = Player(teacher, _other(act), epsilon, episodes)
     return players | {"random": random_player(task, math.ceil(episodes * RANDOM_SHARE))}
 

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import LoopProgress, State, distill, num_hours, play, rows_until
-from potstill.distill.plan import Plan, new_state
+from potstill.distill.loop import distill, play
+from potstill.distill.plan import Plan
 from potstill.distill.recording import Recording, seal_hour
 from potstill.distill.result import add_costs, results, score
+from potstill.distill.schedule import num_hours, rows_until
+from potstill.distill.state import LoopProgress, State, new_state
 from potstill.files import write_json
 from potstill.machine import machine, versions
 from potstill.policies import save
@@ -68,7 +70,7 @@ def learn(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress]:
         open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
         tensorboard(out, state.updates + 1) as write_events,
     ):
-        for progress in distill(plan.sources, state, plan.options, plan.temperatures, plan.bf16, plan.threads):
+        for progress in distill(plan, state):
             if progress.stage == "learn":
                 line = {
                     "hour": progress.hour,
@@ -140,7 +142,7 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
     with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for hour in range(1, num_hours(options) + 1):
             first_row = memory.rows
-            yield from play(teacher, state, 0, hour, options, pool, plan.threads)
+            yield from play(plan, state, teacher, 0, hour, pool)
             seal_hour(recording, memory, hour, first_row)
             recording = replace(recording, hours=min(hour, options.hours))
             recording.write(command)

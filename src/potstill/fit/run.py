@@ -12,11 +12,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill.distill.loop import State, cooled
+from potstill.distill.learning import cooled
 from potstill.distill.options import Options
-from potstill.distill.plan import Lesson, Plan, new_state, plan, sketch
+from potstill.distill.plan import Lesson, Plan, plan, sketch
 from potstill.distill.result import Played, results, score
 from potstill.distill.run import conclude, go_on, learn, save_students
+from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import RANDOM_SHARE, Player, Score, normalised, random_player, relative, scores
 from potstill.files import read_json, write_json
@@ -89,7 +90,7 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
             yield from _look(plan, goal, state, looks, out)
     students = save_students(state, out)
     learnt = state.elapsed
-    [played] = yield from score(plan, students)
+    [played] = yield from score(plan, students, both_acts=False)
     assert played is not None
     rungs = _rungs(plan, goal, students, played, looks)
     found = yield from _test(lesson, goal, rungs, students, options, plan.threads)
@@ -127,7 +128,7 @@ def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path
         return
     [lesson] = plan.lessons
     due = goal.keep / 2
-    copies = yield from cooled(state, options, plan.temperatures, plan.bf16, plan.threads)
+    copies = yield from cooled(plan, state)
     players = _players(lesson, {name: policies[0] for name, policies in copies.items()}, FIRST_LOOK)
     players = {who: player for who, player in players.items() if who not in looks["0"]}
     found = yield from _play(players, lesson, options.seed, plan.threads)

@@ -12,8 +12,8 @@ from typing import Any
 
 from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
-from potstill.distill.options import STEPS_PER_HOUR
 from potstill.distill.options import Options as DistillOptions
+from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError
 from potstill.evaluate import Score, geometric_mean, relative
 from potstill.files import read_json, write_json

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from potstill.distill import checkpoint
-from potstill.distill.loop import LoopProgress, State, cooled, distill
+from potstill.distill.learning import cooled
+from potstill.distill.loop import distill
 from potstill.distill.options import Options
-from potstill.distill.plan import Plan, new_state, plan
+from potstill.distill.plan import Plan, plan
+from potstill.distill.state import LoopProgress, State, new_state
 from potstill.learners.options import DQNOptions
 from potstill.policies import save
 from potstill.policy import Policy
@@ -89,7 +91,7 @@ class Followers:
     def _cool(self) -> Iterator[LoopProgress]:
         """Let the students play as they would if learning ended here."""
         if (plan := self.plan) and self.state:
-            copies = yield from cooled(self.state, plan.options, plan.temperatures, plan.bf16, plan.threads)
+            copies = yield from cooled(plan, self.state)
             self.policies = {name: policies[0] for name, policies in copies.items()}
 
 
@@ -112,5 +114,4 @@ def begin(following: Following, learner: Policy, options: DQNOptions, checks: in
         return Followers(None, None, teacher, iter(()))
     planned = plan(following.options(options, checks, threads), teacher, may_play_ahead=False)
     state = new_state(planned)
-    loop = distill(planned.sources, state, planned.options, planned.temperatures, planned.bf16, planned.threads)
-    return Followers(planned, state, teacher, loop)
+    return Followers(planned, state, teacher, distill(planned, state))

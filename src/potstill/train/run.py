@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from potstill import policies
-from potstill.distill.options import STEPS_PER_HOUR, name_students
+from potstill.distill.options import name_students
+from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, relative, scores
 from potstill.files import sha256, write_json

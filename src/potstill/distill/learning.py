@@ -1,0 +1,159 @@
+"""The students' half of the loop: minibatches out of the memories, and updates."""
+
+import copy
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potstill.distill.options import Options
+from potstill.distill.plan import Plan
+from potstill.distill.schedule import learning_rate, rows_until, updates_until, window
+from potstill.distill.state import LoopProgress, State, Student
+from potstill.errors import PotstillError
+from potstill.losses import GAUSSIAN_LOSSES, LOSSES
+from potstill.memory import Replay, Sample
+from potstill.networks import scale, weigh_batch
+from potstill.policy import Policy
+
+REPORT_EVERY = 50
+"""Updates between two progress records."""
+TINY = 20_000
+"""Parameters up to which sharing an update between threads costs more than it saves."""
+MAX_GRADIENT = 1.0
+"""The norm that gradients are scaled down to, for continuous actions."""
+COOLING = 0.2
+"""Share of an hour's updates that is added, with a rate that falls to nothing, before a student plays on the way."""
+
+
+def learn(plan: Plan, state: State, hour: int, pool: ThreadPoolExecutor) -> Iterator[LoopProgress]:
+    """Learn from the play until the end of an hour, as many updates as that calls for."""
+    options, tasks = plan.options, len(state.memories)
+    updates, rows = updates_until(hour, options, tasks), rows_until(hour, options)
+    total = updates_until(options.hours, options, tasks)
+    spread = _spread(plan, state.students, pool)
+    while state.updates < updates:
+        start = time.perf_counter()
+        several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
+        # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
+        samples = [draw(state, rows, options, state.sample_rng) for _ in range(several)]
+        rates = [learning_rate(state.updates + number, total, options) for number in range(several)]
+        work = partial(_updates, plan, state.memories, samples, rates, state.updates)
+        means = list(spread(work, state.students))
+        state.updates += several
+        state.seconds["learn"] += time.perf_counter() - start
+        if lost := [student.name for student, (loss, _) in zip(state.students, means, strict=True) if not loss < 1e30]:
+            raise PotstillError(f"{lost[0]} diverged: try a lower --learning-rate, or without --no-batch-norm")
+        losses = {student.name: loss for student, (loss, _) in zip(state.students, means, strict=True)}
+        agreement = {student.name: agreed for student, (_, agreed) in zip(state.students, means, strict=True)}
+        yield LoopProgress("learn", state.updates, total, hour, losses, agreement)
+
+
+def cooled(plan: Plan, state: State) -> Generator[LoopProgress, None, dict[str, list[Policy]]]:
+    """Copies of the students as they would play if their schedule ended with the hour that is done, by name.
+
+    At a high learning rate a student that has learnt nearly all there is plays as chance does (docs/decisions/0015).
+    The copies' rate falls to nothing over a few more updates. The students aren't changed, nor is anything drawn from
+    the run's own chance.
+    """
+    options, tasks, copies = plan.options, len(state.memories), copy.deepcopy(state.students)
+    total = updates_until(options.hours, options, tasks)
+    settled = state.updates >= total or options.schedule == "constant"
+    count = 0 if settled else round(COOLING * updates_until(1, options, tasks))
+    rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
+    rate = learning_rate(state.updates, total, options)
+    with ThreadPoolExecutor(len(copies), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        spread = _spread(plan, copies, pool)
+        for done in range(0, count, REPORT_EVERY):
+            start = time.perf_counter()
+            numbers = range(done, min(done + REPORT_EVERY, count))
+            samples = [draw(state, rows, options, rng) for _ in numbers]
+            rates = [rate * (1 - number / count) for number in numbers]
+            work = partial(_updates, plan, state.memories, samples, rates, state.updates + done)
+            list(spread(work, copies))
+            state.seconds["learn"] += time.perf_counter() - start
+            yield LoopProgress("cool", numbers.stop, count, state.hours)
+    for student in copies:
+        student.keep()
+        for policy in student.policies:
+            policy.network.requires_grad_(False)
+    return {student.name: student.policies for student in copies}
+
+
+def draw(state: State, rows: int, options: Options, rng: np.random.Generator) -> dict[int, Sample]:
+    """A minibatch's samples, by task: an equal share of each.
+
+    Batch normalisation learns the statistics of all tasks together only from minibatches of all of them
+    (docs/decisions/0010). Without it a minibatch is of one task, drawn at random, as in the paper.
+    """
+    held, memories = window(options), state.memories
+    if options.batch_norm or len(memories) == 1:
+        sizes = [len(part) for part in np.array_split(np.arange(options.batch), len(memories))]
+        return {index: memories[index].draw(size, rng, rows, held) for index, size in enumerate(sizes)}
+    index = int(rng.integers(len(memories)))
+    return {index: memories[index].draw(options.batch, rng, rows, held)}
+
+
+def threads_inside(students: list[Student], threads: int) -> int:
+    """Threads that share one update; tiny networks are faster on one."""
+    return 1 if all(student.num_parameters < TINY for student in students) else threads
+
+
+def _spread(
+    plan: Plan, students: list[Student], pool: ThreadPoolExecutor
+) -> Callable[..., Iterable[tuple[float, float]]]:
+    """Students a core each, or one after the other on all: a `map`."""
+    inside = threads_inside(students, plan.threads)
+    side_by_side = plan.options.device == "cpu" and min(inside, len(students)) > 1
+    torch.set_num_threads(1 if side_by_side else inside)
+    return pool.map if side_by_side else map
+
+
+def _updates(
+    plan: Plan,
+    memories: list[Replay],
+    samples: list[dict[int, Sample]],
+    rates: list[float],
+    first: int,
+    student: Student,
+) -> tuple[float, float]:
+    """Some optimiser steps of one student, from its `first` on, each with its samples and its learning rate; returns
+    the mean loss and the agreement with the labels."""
+    sums = torch.zeros(2, device=plan.options.device)
+    for number, (sample, rate) in enumerate(zip(samples, rates, strict=True), first):
+        batch = {index: memories[index].take(*where) for index, where in sample.items()}
+        weigh_batch(student.learner, number)
+        for group in student.optimizer.param_groups:
+            group["lr"] = rate
+        sums += torch.stack(update(plan, student, batch))
+    loss, agreement = (sums / len(samples)).tolist()
+    return loss, agreement
+
+
+def update(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One optimiser step on a minibatch, observations and labels by task; returns the loss, and the student's agreement
+    with the labels before it."""
+    observations = torch.cat([observations for observations, _ in batch.values()])
+    if observations.dtype == torch.uint8:
+        observations = scale(observations, torch.bfloat16 if plan.bf16 else torch.float32)
+    with torch.autocast(plan.options.device, torch.bfloat16, enabled=plan.bf16):
+        outputs = student.learner(observations, {index: len(labels) for index, (_, labels) in batch.items()})
+    losses: list[Tensor] = []
+    agreed: list[Tensor] = []
+    for (index, (_, labels)), said in zip(batch.items(), outputs, strict=True):
+        policy, said = student.policies[index], said.float()
+        of_its_kind = LOSSES if policy.actions is None else GAUSSIAN_LOSSES
+        losses.append(of_its_kind[plan.options.loss](said, labels, plan.lessons[index].temperature))
+        agreed.append(policy.agree(said.detach(), labels))
+    loss = torch.cat(losses).mean()
+    student.optimizer.zero_grad()
+    loss.backward()
+    if student.policies[0].actions is not None:
+        # Where the teacher is sure, a Gaussian's divergence is a thousand times what it is elsewhere.
+        torch.nn.utils.clip_grad_norm_(student.learner.parameters(), MAX_GRADIENT)
+    student.optimizer.step()
+    return loss.detach(), torch.cat(agreed).float().mean()
