@@ -191,7 +191,7 @@ def test_students_follow_the_best_policy_so_far(followed):
 def test_those_that_follow_are_scored_and_saved_as_cooled_copies(
     short_hours_throughout, cartpole_file, tmp_path, monkeypatch
 ):
-    def copies(state, *_):
+    def copies(plan, state):
         yield from ()
         return {student.name: [potstill.load(cartpole_file)] for student in state.students}
 
