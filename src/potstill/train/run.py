@@ -35,10 +35,14 @@ from potstill.teachers import load_all
 from potstill.train import checkpoint, online
 from potstill.version import __version__
 
+PROVENANCE = ("single_q", "n_step", "prioritised", "ez_greedy", "replay_ratio", "seed")
+"""Options that a policy's file names."""
 OF_THE_MACHINE = ("device", "precision", "threads")
 """Options that may be others where the portable checkpoint is gone on from."""
 LEARNER = "the learner"
 """What it is called among the students that follow it, none of whom can be called so."""
+FOLDER, PORTABLE = "checkpoint", "portable.safetensors"
+"""What a run goes on from: here, or on another machine."""
 LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
 
@@ -155,25 +159,19 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         PotstillError: `out` holds another run, or can't be written.
     """
     begun, options = time.perf_counter(), plan.options
-    folder, portable = out / "checkpoint", out / "portable.safetensors"
-    exactly = (folder / checkpoint.STATE).exists()
-    elsewhere = resume and portable.exists() and not exactly
-    if elsewhere and not (out / "best.safetensors").exists():
-        raise PotstillError(f"--resume: {out} lacks best.safetensors, the best policy so far; bring it along")
-    if elsewhere and plan.following.students:
-        raise PotstillError(f"--resume: the students' memory is in {folder}, which is missing; start again")
+    elsewhere = _goes_on_elsewhere(plan, out, resume)
     open_run(out, resume, command, plan.record(), OF_THE_MACHINE if elsewhere else ())
-    state, curve, before = _fresh(plan), list[dict[str, Any]](), 0.0
+    state = _fresh(plan)
     followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
-    if resume and exactly:
-        saved = checkpoint.load(folder, state)
-        curve, before = saved["curve"], saved["total"]
-        yield from followers.load(folder)
-    elif elsewhere:
-        shutil.rmtree(folder, ignore_errors=True)  # a killed run's, without its last file
-        saved = checkpoint.load_portable(portable, state)
-        curve, before = saved["curve"], saved["total"]
-    begun_at = state.steps
+    saved: dict[str, Any] = {"curve": [], "total": 0.0}
+    if elsewhere:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
+        saved = checkpoint.load_portable(out / PORTABLE, state)
+    elif resume and (out / FOLDER / checkpoint.STATE).exists():
+        saved = checkpoint.load(out / FOLDER, state)
+        yield from followers.load(out / FOLDER)
+    curve: list[dict[str, Any]] = saved["curve"]
+    before, begun_at = saved["total"], state.steps
 
     def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
@@ -183,10 +181,10 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             now = followers.policies
             found = yield from _score(list(now.values()), plan.tasks[0], plan, plan.eval_episodes, options.seed)
             curve[-1]["students"] = {name: score.record() for name, score in zip(now, found, strict=True)}
-        followers.save(folder, out / "students")
+        followers.save(out / FOLDER, out / "students")
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
-        checkpoint.save(folder, state, run_so_far)
-        checkpoint.save_portable(portable, state, run_so_far)
+        checkpoint.save(out / FOLDER, state, run_so_far)
+        checkpoint.save_portable(out / PORTABLE, state, run_so_far)
 
     with (
         open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
@@ -248,6 +246,21 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     )
 
 
+def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
+    """Whether a run goes on from its portable checkpoint, the memory being left on another machine.
+
+    Raises:
+        PotstillError: it would, but something else was left there, too.
+    """
+    if not resume or not (out / PORTABLE).exists() or (out / FOLDER / checkpoint.STATE).exists():
+        return False
+    if not (out / "best.safetensors").exists():
+        raise PotstillError(f"--resume: {out} lacks best.safetensors, the best policy so far; bring it along")
+    if plan.following.students:
+        raise PotstillError(f"--resume: the students' memory is in {out / FOLDER}, which is missing; start again")
+    return True
+
+
 def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> Iterator[Progress]:
     """Score the policy as it is; save it, and as the best if it is."""
     network = copy.deepcopy(state.network).requires_grad_(False)
@@ -255,7 +268,7 @@ def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> 
         "method": "DQN (Mnih et al. 2015)",
         "steps": state.steps,
         "updates": state.updates,
-        **{name: getattr(plan.options, name) for name in ("single_q", "n_step", "prioritised", "replay_ratio", "seed")},
+        **{name: getattr(plan.options, name) for name in PROVENANCE},
         "potstill": __version__,
     }
     now = [replace(game.policy, provenance=provenance) for game in state.games]
