@@ -64,7 +64,7 @@ WRONG = [
     # values that can't work
     ([*DISTILL, "--hours", "0"], "--hours 0.0: must be above 0"),
     ([*DISTILL, "--hours", "nan"], "--hours nan: must be above 0"),
-    ([*DISTILL, "--hours", "0.0001"], "less than four steps for each of 60 environments"),
+    ([*DISTILL, "--hours", "0.0001"], "--hours 0.0001: too small for 60 environments"),
     ([*DISTILL, "--batch", "-1"], "--batch -1: must be above 0"),
     ([*DISTILL, "--batch", "1"], "--batch 1: batch normalisation needs two samples; add --no-batch-norm"),
     ([*DISTILL, "--driver", "dagger"], "--driver dagger: must be teacher, student or mix:SHARE"),
@@ -133,6 +133,7 @@ WRONG = [
     (["evaluate", "cartpole.safetensors", "--keep", "0.9"], "--keep: name the policy of whose score with --teacher"),
     ([*COMPARE, "--keep", "1.2"], "--keep 1.2: must be above 0"),
     ([*COMPARE, "--keep", "0.9", "--episodes", "7"], "--episodes 7: must be at least 8 with --keep"),
+    ([*COMPARE, "--keep", "0.9", "--starts", "some.json"], "--starts some.json: there are too few starts"),
     (["evaluate", "cartpole.safetensors", "--teacher", "zoo:pong"], "zoo:pong"),
     # fit and cost
     (["fit", "--out", "out"], "fit: name the policy to be replaced with --teacher"),
@@ -297,6 +298,27 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     assert [line.split(".")[0] for line in (lines[0], lines[1], lines[3])] == ["cartpole", "cartpole", "poor"]
     assert lines[2] == "  keeps at least 0.9: shown at 0.95 confidence, one-sided (at least 1.000)"
     assert lines[4].startswith("  keeps at least 0.9: not shown at 0.95 confidence, one-sided (at least ")
+    main(["evaluate", "cartpole.safetensors", "--teacher", "poor.safetensors", "--keep", "0.9", "--episodes", "8"])
+    assert capsys.readouterr().out.splitlines()[2] == "  nothing is shown: the teacher isn't surely better than chance"
+
+
+def test_evaluate_refuses_comparisons_that_would_say_nothing(workplace, capsys, monkeypatch):
+    monkeypatch.chdir(workplace)
+    spec, provenance = NetworkSpec.parse("linear"), {"seed": 3}
+    Policy.new(spec, "logits", (4,), "float32", 2, task="CartPole-v0").save(Path("shorter.safetensors"))
+    Policy.new(spec, "logits", (4,), "float32", 2, task="CartPole-v1", provenance=provenance).save(
+        Path("made.safetensors")
+    )
+    for arguments, said in (
+        (
+            ["cartpole.safetensors", "--teacher", "shorter.safetensors"],
+            "plays CartPole-v0, cartpole.safetensors CartPole-v1",
+        ),
+        (["made.safetensors", *COMPARE[2:], "--keep", "0.9", "--seed", "3"], "--keep wants others, as in --seed 4"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["evaluate", *arguments])
+        assert said in capsys.readouterr().err
 
 
 def test_play_writes_a_film_where_there_is_no_display(workplace, read_film, capsys, monkeypatch):

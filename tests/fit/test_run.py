@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
+from potstill.cli.main import main
 from potstill.distill import schedule
 from potstill.distill.options import Options
 from potstill.files import read_json
@@ -67,6 +68,17 @@ def test_no_size_qualifies_is_said_plainly(options, tmp_path):
     assert found["chosen"] is None
     assert found["statement"].startswith("No size qualifies: none seemed to keep at least 95 %")
     assert not any("tested" in rung for rung in found["rungs"])
+    assert found["test_by_hand"] is None, "no number of episodes would show it"
+
+
+def test_what_takes_too_many_episodes_can_be_tested_by_hand(options, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fit_run, "episodes_needed", lambda *_: GOAL.max_episodes + 1)
+    found = finished(options, GOAL, tmp_path / "run")["fit"]
+    assert found["statement"].endswith("it would take 21 episodes.")
+    command = found["test_by_hand"]
+    main(command[1:])
+    assert "21 episodes of CartPole-v1, normalised" in capsys.readouterr().out
+    assert command[command.index("--seed") + 1] == str(found["seed"])
 
 
 def no_tests():

@@ -28,10 +28,11 @@ class Evaluate:
     """Play episodes with a policy and print its mean return with a 95 % confidence interval.
 
     With --teacher also which share of that policy's score above chance it has, and with --keep whether it surely keeps
-    as much: a test of each policy by itself, which holds for episodes that it wasn't chosen by.
+    as much. That is a test of each policy by itself. It holds for episodes that nobody has seen the policy play, so it
+    wants another --seed than the policy was distilled with, and for a number of them that was fixed beforehand.
 
         potstill evaluate runs/demo/students/net3.safetensors --episodes 100
-        potstill evaluate net3-int8.onnx --teacher zoo:pong --keep 0.95
+        potstill evaluate net3-int8.onnx --teacher zoo:pong --keep 0.95 --seed 1
     """
 
     policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -39,8 +40,8 @@ class Evaluate:
     task: str | None = None
     """What to play; default: what the files say, all tasks of a multi-task student."""
     sees: str | None = None
-    """What the policies see of longer vectors or of a Dict of them, where their files don't say it: keys or slices,
-    as in goal,position or 0:4,6:."""
+    """What the policies, and the teacher, see of longer vectors or of a Dict of them, where their files don't say it:
+    keys or slices, as in goal,position or 0:4,6:."""
     trust: bool = False
     """The files may be programs (TorchScript, torch.export), and are run: only for files of people you trust."""
     episodes: int = 100
@@ -57,7 +58,7 @@ class Evaluate:
     keep: float | None = None
     """The share of the teacher's score above chance that is to be shown, one-sided."""
     confidence: float = 0.95
-    """With which it is."""
+    """Of what --keep shows."""
     seed: int = 0
     """Of starts and chance. Evaluation's episodes are never training's."""
     threads: int = 0
@@ -86,17 +87,24 @@ class Evaluate:
                 raise PotstillError("--keep: name the policy of whose score with --teacher")
             if self.episodes < MIN_EPISODES:
                 raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
+            if self.starts != "noop":
+                raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
         if self.seed < 0 or self.threads < 0:
             raise PotstillError("--seed and --threads can't be negative")
         check_device(self.device)
         by_task: dict[Task, list[tuple[Path, Policy]]] = {}
         players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust, self.device)
         for path, policy, task in players:
+            if self.keep is not None and policy.provenance.get("seed") == self.seed:
+                mend = f"--keep wants others, as in --seed {self.seed + 1}"
+                raise PotstillError(f"--seed {self.seed}: {path} was scored on these episodes when it was made; {mend}")
             by_task.setdefault(task, []).append((path, policy))
         if self.teacher is not None:
             for task, named in by_task.items():
                 how = (task.id, self.act, self.epsilon, self.sees, self.trust, self.device)
                 [(path, policy, plays)] = load_players([self.teacher], *how)
+                if self.task is None and policy.task not in (None, task.id):
+                    raise PotstillError(f"--teacher {path} plays {policy.task}, {named[0][0]} {task.id}")
                 if plays != task:
                     raise PotstillError(f"--teacher {path} doesn't see of {task.id} what {named[0][0]} sees")
                 named.insert(0, (path, policy))
@@ -145,7 +153,7 @@ class Evaluate:
         said: dict[str, Any] = {"normalised": share and share.record()}
         if self.keep is not None:
             shown = statement(student, teacher, random, self.keep, self.confidence)
-            said["statement"] = {**shown.record(), "confidence": self.confidence}
+            said["statement"] = share and {**shown.record(), "confidence": self.confidence}
         return said
 
 

@@ -1,5 +1,6 @@
 """Progress on stderr, where it is a terminal; results on stdout."""
 
+import shlex
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,6 +71,8 @@ def show_score(record: dict[str, Any]) -> None:
     score = record["score"]
     share = f", normalised {interval(record['normalised'], 3)}" if "normalised" in record else ""
     print(f"{record['file']}: {interval(score, 2)} over {score['episodes']} episodes of {record['task']}{share}")
+    if "statement" in record and not record["statement"]:
+        print("  nothing is shown: the teacher isn't surely better than chance")
     if said := record.get("statement"):
         shown = "shown" if said["holds"] else "not shown"
         least = "–" if said["at_least"] is None else f"{said['at_least']:.3f}"
@@ -178,6 +181,8 @@ def show_fit(out: Path, page: Path) -> None:
         table.add_row(*cells)
     Console(width=None if Console().is_terminal else 110, highlight=False).print(table)
     print(result["fit"]["statement"])
+    if by_hand := result["fit"]["test_by_hand"]:
+        print(f"to test it, {shlex.join(by_hand)}")
     if chosen := result["fit"]["chosen"]:
         print(f"student   {out / 'students' / chosen}.safetensors")
     print(f"report    {page}")

@@ -44,7 +44,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         return
     state = new_state(plan)
     go_on(plan, state, out, resume)
-    yield from learn(plan, state, out)
+    yield from learn_and_save(plan, state, out)
     students = save_students(state, out)
     learnt = state.elapsed
     played = yield from score(plan, students)
@@ -63,7 +63,7 @@ def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
 
 
-def learn(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress]:
+def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress]:
     """Play and learn to the end, with metrics and a checkpoint after each hour; at stage "hour" all is saved."""
     hours = state.hours
     with (

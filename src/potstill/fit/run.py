@@ -16,7 +16,7 @@ from potstill.distill.learning import cooled
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, plan, sketch
 from potstill.distill.result import Played, results, score
-from potstill.distill.run import conclude, go_on, learn, save_students
+from potstill.distill.run import conclude, go_on, learn_and_save, save_students
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import RANDOM_SHARE, Player, Score, normalised, random_player, relative, scores
@@ -84,7 +84,7 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     if "0" not in looks:
         yield from _look_at_teacher(lesson, options, plan.threads, looks, out)
     yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
-    for progress in learn(plan, state, out):
+    for progress in learn_and_save(plan, state, out):
         yield progress
         if progress.stage == "hour":
             yield from _look(plan, goal, state, looks, out)
@@ -96,6 +96,7 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     found = yield from _test(lesson, goal, rungs, students, options, plan.threads)
     chosen = next((rung["name"] for rung in reversed(rungs) if rung.get("tested", {}).get("holds")), None)
     fitted = {"seed": options.seed + AFRESH, "chosen": chosen, "statement": _in_words(lesson, goal, rungs, chosen)}
+    fitted["test_by_hand"] = _test_by_hand(plan, goal, rungs, out)
     state.seconds["evaluate"] = state.elapsed - learnt
     said = _afresh(results(plan, students, [played]), found)
     said["fit"] = {**goal.record(), "rungs": rungs, **fitted}
@@ -241,17 +242,27 @@ def _in_words(lesson: Lesson, goal: Goal, rungs: list[dict[str, Any]], chosen: s
             f" it kept {said['share']:.3f}, which doesn't show it with {confidence} confidence."
             + (f" Smaller ones weren't tested then: {', '.join(left)}." if left else "")
         )
-    best = max((rung for rung in rungs if "share" in rung), key=lambda rung: rung["share"])
-    needed = "no number of episodes would show more"
-    if best["needed"]:
-        needed = (
-            f"it would take {best['needed']:,} episodes (potstill evaluate plays them: --teacher, --keep, --episodes"
-            " and another --seed)"
-        )
+    best = _best(rungs)
+    needed = f"it would take {best['needed']:,} episodes" if best["needed"] else "no number of episodes would show more"
     return (
         f"No size qualifies: none seemed to keep {wanted} so clearly that {goal.max_episodes} episodes would show it."
         f" The best, {best['name']}, kept {best['share']:.3f} ({best['episodes']} episodes); {needed}."
     )
+
+
+def _best(rungs: list[dict[str, Any]]) -> dict[str, Any]:
+    return max((rung for rung in rungs if "share" in rung), key=lambda rung: rung["share"])
+
+
+def _test_by_hand(plan: Plan, goal: Goal, rungs: list[dict[str, Any]], out: Path) -> list[str] | None:
+    """The command that makes the test for the best size, where it takes more episodes than were allowed; else None."""
+    if any("tested" in rung for rung in rungs) or not (best := _best(rungs))["needed"]:
+        return None
+    options = plan.options
+    command = ["potstill", "evaluate", out / "students" / f"{best['name']}.safetensors", "--teacher", *options.teacher]
+    command += ["--task", plan.lessons[0].task.id, "--act", options.act, "--keep", goal.keep]
+    command += ["--confidence", goal.confidence, "--episodes", best["needed"], "--seed", options.seed + AFRESH]
+    return [*map(str, command), *(["--trust"] if options.trust else [])]
 
 
 def _players(lesson: Lesson, students: dict[str, Policy], episodes: int) -> dict[str, Player]:

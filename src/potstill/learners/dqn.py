@@ -180,6 +180,7 @@ def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
     else:
         actions = choose(outputs, explore, state.play_rng)
     game.scores.extend(finished.score for finished in envs.step(actions))
+    game.held[envs.terminated | envs.truncated, 1] = 0
     # A lost life ends what is learnt, not what is played; rewards are learnt by their sign (Mnih et al. 2015).
     terminal = envs.terminated | envs.lost_life
     end = np.where(terminal, TERMINAL, np.where(envs.truncated, CUT, 0.0))
@@ -201,7 +202,7 @@ def choose_or_hold(
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, " envs"]:
     """εz-greedy (Dabney et al. 2021): the best actions; with probability ε a random one begins, which is then taken
-    for as many steps as a zeta distribution says (μ = 2); `held` is changed in place."""
+    for as many steps as a zeta distribution says, or until the episode ends; `held` is changed in place."""
     envs, num_actions = outputs.shape
     begins = (held[:, 1] == 0) & (rng.random(envs) < epsilon)
     drawn = np.stack([rng.integers(0, num_actions, envs), rng.zipf(ZETA, envs)], axis=1)

@@ -43,8 +43,9 @@ class DQNOptions:
     explore_steps: int = 250_000
     """Steps in which that probability falls from 1."""
     ez_greedy: bool = False
-    """A random action is held for a while (εz-greedy, Dabney et al. 2021): for games like Freeway, where single ones
-    lead nowhere."""
+    """A random action that begins is held for a while (εz-greedy, Dabney et al. 2021), ε being the probability that one
+    begins: for games like Freeway, where single ones lead nowhere. Of all steps far more than ε are random then, a
+    tenth where ε is 0.02."""
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
