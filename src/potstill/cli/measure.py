@@ -104,7 +104,8 @@ class Evaluate:
                 how = (task.id, self.act, self.epsilon, self.sees, self.trust, self.device)
                 [(path, policy, plays)] = load_players([self.teacher], *how)
                 if self.task is None and policy.task not in (None, task.id):
-                    raise PotstillError(f"--teacher {path} plays {policy.task}, {named[0][0]} {task.id}")
+                    mend = "name what both shall play with --task"
+                    raise PotstillError(f"--teacher {path} plays {policy.task}, {named[0][0]} {task.id}: {mend}")
                 if plays != task:
                     raise PotstillError(f"--teacher {path} doesn't see of {task.id} what {named[0][0]} sees")
                 named.insert(0, (path, policy))
