@@ -21,6 +21,8 @@ from potstill.reproduce.options import Options as ReproduceOptions
 
 if TYPE_CHECKING:
     from potstill.evaluate import Score
+    from potstill.policy import Policy
+    from potstill.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -71,26 +73,10 @@ class Evaluate:
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_score
         from potstill.evaluate import RANDOM_SHARE, Player, random_player, scores
-        from potstill.fit.statement import MIN_EPISODES
         from potstill.machine import check_device, cores, versions
-        from potstill.policy import Policy
-        from potstill.tasks import Task
         from potstill.tasks.starts import Starts
 
-        if not self.policy:
-            raise PotstillError("evaluate: name at least one POLICY file")
-        if self.episodes < 1:
-            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
-        if self.keep is not None:
-            Goal(self.keep, self.confidence).check()
-            if self.teacher is None:
-                raise PotstillError("--keep: name the policy of whose score with --teacher")
-            if self.episodes < MIN_EPISODES:
-                raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
-            if self.starts != "noop":
-                raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
-        if self.seed < 0 or self.threads < 0:
-            raise PotstillError("--seed and --threads can't be negative")
+        self._check()
         check_device(self.device)
         by_task: dict[Task, list[tuple[Path, Policy]]] = {}
         players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust, self.device)
@@ -101,14 +87,7 @@ class Evaluate:
             by_task.setdefault(task, []).append((path, policy))
         if self.teacher is not None:
             for task, named in by_task.items():
-                how = (task.id, self.act, self.epsilon, self.sees, self.trust, self.device)
-                [(path, policy, plays)] = load_players([self.teacher], *how)
-                if self.task is None and policy.task not in (None, task.id):
-                    mend = "name what both shall play with --task"
-                    raise PotstillError(f"--teacher {path} plays {policy.task}, {named[0][0]} {task.id}: {mend}")
-                if plays != task:
-                    raise PotstillError(f"--teacher {path} doesn't see of {task.id} what {named[0][0]} sees")
-                named.insert(0, (path, policy))
+                named.insert(0, self._load_teacher(self.teacher, task, named[0][0]))
         starts = {task: None if self.starts == "noop" else Starts.read(self.starts, task) for task in by_task}
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():
@@ -144,6 +123,36 @@ class Evaluate:
                     }
                 )
             )
+
+    def _check(self) -> None:
+        """Refuse values that can't work."""
+        from potstill.fit.statement import MIN_EPISODES
+
+        if not self.policy:
+            raise PotstillError("evaluate: name at least one POLICY file")
+        if self.episodes < 1:
+            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        if self.keep is not None:
+            Goal(self.keep, self.confidence).check()
+            if self.teacher is None:
+                raise PotstillError("--keep: name the policy of whose score with --teacher")
+            if self.episodes < MIN_EPISODES:
+                raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
+            if self.starts != "noop":
+                raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
+        if self.seed < 0 or self.threads < 0:
+            raise PotstillError("--seed and --threads can't be negative")
+
+    def _load_teacher(self, teacher: Path, task: "Task", student: Path) -> "tuple[Path, Policy]":
+        """The teacher, which must play the student's task and see what it shows to the student."""
+        how = (task.id, self.act, self.epsilon, self.sees, self.trust, self.device)
+        [(path, policy, plays)] = load_players([teacher], *how)
+        if self.task is None and policy.task not in (None, task.id):
+            mend = "name what both shall play with --task"
+            raise PotstillError(f"--teacher {path} plays {policy.task}, {student} {task.id}: {mend}")
+        if plays != task:
+            raise PotstillError(f"--teacher {path} doesn't see of {task.id} what {student} sees")
+        return path, policy
 
     def _compared(self, student: "Score", teacher: "Score", random: "Score") -> dict[str, Any]:
         """What a score is of the teacher's, and what that shows, as JSON."""
