@@ -1,0 +1,105 @@
+"""Put a trained teacher into the zoo: its weights in half precision, its curve and every episode, its card.
+
+    python zoo/publish.py runs/freeway
+
+The float16 file and the float32 one play 100 episodes each of the protocol, the former 20 more without chance; it isn't
+published if it scores surely less. Episodes are others than those that the best policy on the way was chosen by.
+"""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save
+
+from potstill import load
+from potstill.cli.show import show_progress
+from potstill.evaluate import Player, difference, scores
+from potstill.files import sha256, write_bytes, write_json
+from potstill.machine import cores
+from potstill.report.plots import GREY, PAGE_COLOURS, drawing, training
+from potstill.report.read import interval, read_result
+from potstill.tasks import make_task
+
+ZOO = Path(__file__).parent
+SEED = 2
+"""Of the episodes; those on the way have the run's own."""
+NATURE = {"BeamRider": 6846, "Breakout": 401, "Enduro": 302, "Freeway": 30.3, "MsPacman": 2311, "Pong": 18.9,
+          "Qbert": 10596, "Riverraid": 8316, "Seaquest": 5286, "SpaceInvaders": 1976}  # fmt: skip
+"""No-op scores of Mnih et al. 2015."""
+CARD = """# zoo:{name}
+
+A DQN for {task}: 84×84×4 frames, {actions} actions, {parameters:,} parameters, float16 in
+[{name}.safetensors]({name}.safetensors), Apache-2.0.
+
+| | |
+|---|---|
+| command | `{command}` |
+| trained | {steps:,} decisions, {updates:,} updates, {hours:.1f} hours on {threads} of {cores} cores ({processor}) |
+| kept | the best of the curve, at {best:,} decisions |
+| score, no-op starts, ε = 0.05 | {half}, 100 episodes, seed {seed} |
+| the same in float32 | {full}, 100 episodes, seed {seed} |
+| greedy | {greedy}, 20 episodes, seed {seed} |
+| Nature DQN (Mnih et al. 2015), ε = 0.05 | {nature} |
+
+![Scores on the way, with 95 % intervals]({name}.svg)
+
+Every episode is in [{name}.json]({name}.json).
+"""
+
+
+def halve(path: Path, out: Path) -> None:
+    """Write a policy's file in float16."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).half() for name in file.keys()}
+        write_bytes(out, save(tensors, file.metadata()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    run = parser.parse_args().run
+    result = read_result(run)
+    [task] = result["tasks"]
+    game = task.removeprefix("ALE/").removesuffix("-v5")
+    name, best = game.lower(), run / result["best"]["file"]
+    out = ZOO / f"{name}.safetensors"
+    halve(best, out)
+    half, full = load(out), load(best)
+    players = [Player(half, "greedy", 0.05, 100), Player(full, "greedy", 0.05, 100), Player(half, "greedy", 0.0, 20)]
+    playing = show_progress(scores(players, make_task(task), SEED, cores(0)))
+    found = dict(zip(("half", "full", "greedy"), playing, strict=True))
+    if difference(found["half"], found["full"]).ci95[1] < 0:
+        raise SystemExit(f"{out} scores surely less in float16: publish {best} as it is")
+    with drawing():
+        curve = str(training(result, task))
+    for colour in PAGE_COLOURS.values():  # there is no page around it
+        curve = curve.replace(colour, GREY)
+    write_bytes(ZOO / f"{name}.svg", curve.encode())
+    published = {"sha256": sha256(out), "seed": SEED, **{key: score.record() for key, score in found.items()}}
+    write_json(ZOO / f"{name}.json", {**result, "published": published})
+    card = CARD.format(
+        name=name,
+        task=task,
+        actions=half.num_actions,
+        parameters=half.num_parameters,
+        command=shlex.join(result["command"]),
+        steps=result["budget"]["steps"],
+        updates=result["budget"]["updates"],
+        hours=result["budget"]["seconds"]["total"] / 3600,
+        threads=result["machine"]["threads"],
+        cores=result["machine"]["cores"],
+        processor=result["machine"]["processor"],
+        best=result["best"]["steps"],
+        seed=SEED,
+        nature=NATURE.get(game, "–"),
+        **{key: interval(score.record(), 1) for key, score in found.items()},
+    )
+    write_bytes(ZOO / f"{name}.md", card.encode())
+    print(json.dumps({key: interval(score.record(), 1) for key, score in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
