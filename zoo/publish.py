@@ -2,12 +2,11 @@
 
     python zoo/publish.py runs/freeway
 
-The float16 file and the float32 one play 100 episodes each of the protocol, the former 20 more without chance; it isn't
-published if it scores surely less. Episodes are others than those that the best policy on the way was chosen by.
+The float16 file plays the episodes that the run scored its best policy on, which are others than those it was chosen by,
+and 20 more without chance. It isn't published if it scores surely less.
 """
 
 import argparse
-import json
 import shlex
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from safetensors.torch import save
 
 from potstill import load
 from potstill.cli.show import show_progress
-from potstill.evaluate import Player, difference, scores
+from potstill.evaluate import Player, Score, difference, scores
 from potstill.files import sha256, write_bytes, write_json
 from potstill.machine import cores
 from potstill.report.plots import GREY, PAGE_COLOURS, drawing, training
@@ -24,8 +23,6 @@ from potstill.report.read import interval, read_result
 from potstill.tasks import make_task
 
 ZOO = Path(__file__).parent
-SEED = 2
-"""Of the episodes; those on the way have the run's own."""
 NATURE = {"BeamRider": 6846, "Breakout": 401, "Enduro": 302, "Freeway": 30.3, "MsPacman": 2311, "Pong": 18.9,
           "Qbert": 10596, "Riverraid": 8316, "Seaquest": 5286, "SpaceInvaders": 1976}  # fmt: skip
 """No-op scores of Mnih et al. 2015."""
@@ -39,8 +36,8 @@ A DQN for {task}: 84×84×4 frames, {actions} actions, {parameters:,} parameters
 | command | `{command}` |
 | trained | {steps:,} decisions, {updates:,} updates, {hours:.1f} hours on {threads} of {cores} cores ({processor}) |
 | kept | the best of the curve, at {best:,} decisions |
-| score, no-op starts, ε = 0.05 | {half}, 100 episodes, seed {seed} |
-| the same in float32 | {full}, 100 episodes, seed {seed} |
+| score, no-op starts, ε = 0.05 | {half}, {episodes} episodes, seed {seed} |
+| the same in float32 | {full} |
 | greedy | {greedy}, 20 episodes, seed {seed} |
 | Nature DQN (Mnih et al. 2015), ε = 0.05 | {nature} |
 
@@ -67,19 +64,21 @@ def main() -> None:
     name, best = game.lower(), run / result["best"]["file"]
     out = ZOO / f"{name}.safetensors"
     halve(best, out)
-    half, full = load(out), load(best)
-    players = [Player(half, "greedy", 0.05, 100), Player(full, "greedy", 0.05, 100), Player(half, "greedy", 0.0, 20)]
-    playing = show_progress(scores(players, make_task(task), SEED, cores(0)))
-    found = dict(zip(("half", "full", "greedy"), playing, strict=True))
-    if difference(found["half"], found["full"]).ci95[1] < 0:
+    half, seed = load(out), result["seed"] + 1
+    full = Score(tuple(result["best"]["scores"][task]["returns"]))
+    players = [
+        Player(half, "greedy", epsilon, episodes) for epsilon, episodes in ((0.05, len(full.returns)), (0.0, 20))
+    ]
+    published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
+    if difference(published, full).ci95[1] < 0:
         raise SystemExit(f"{out} scores surely less in float16: publish {best} as it is")
     with drawing():
         curve = str(training(result, task))
     for colour in PAGE_COLOURS.values():  # there is no page around it
         curve = curve.replace(colour, GREY)
     write_bytes(ZOO / f"{name}.svg", curve.encode())
-    published = {"sha256": sha256(out), "seed": SEED, **{key: score.record() for key, score in found.items()}}
-    write_json(ZOO / f"{name}.json", {**result, "published": published})
+    of_half = {"sha256": sha256(out), "seed": seed, "score": published.record(), "greedy": greedy.record()}
+    write_json(ZOO / f"{name}.json", {**result, "published": of_half})
     card = CARD.format(
         name=name,
         task=task,
@@ -93,12 +92,13 @@ def main() -> None:
         cores=result["machine"]["cores"],
         processor=result["machine"]["processor"],
         best=result["best"]["steps"],
-        seed=SEED,
+        episodes=len(full.returns),
+        seed=seed,
         nature=NATURE.get(game, "–"),
-        **{key: interval(score.record(), 1) for key, score in found.items()},
+        **{key: interval(of.record(), 1) for key, of in (("half", published), ("full", full), ("greedy", greedy))},
     )
     write_bytes(ZOO / f"{name}.md", card.encode())
-    print(json.dumps({key: interval(score.record(), 1) for key, score in found.items()}))
+    print(card)
 
 
 if __name__ == "__main__":
