@@ -2,8 +2,8 @@
 
     python zoo/publish.py runs/freeway
 
-The float16 file plays the episodes that the run scored its best policy on, which are others than those it was chosen by,
-and 20 more without chance. It isn't published if it scores surely less.
+The float16 file plays the episodes that the run scored its best policy on, others than those it was chosen by, and 20
+more without chance. It isn't published if it scores surely less.
 """
 
 import argparse
@@ -66,9 +66,7 @@ def main() -> None:
     halve(best, out)
     half, seed = load(out), result["seed"] + 1
     full = Score(tuple(result["best"]["scores"][task]["returns"]))
-    players = [
-        Player(half, "greedy", epsilon, episodes) for epsilon, episodes in ((0.05, len(full.returns)), (0.0, 20))
-    ]
+    players = [Player(half, "greedy", 0.05, len(full.returns)), Player(half, "greedy", 0.0, 20)]
     published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
     if difference(published, full).ci95[1] < 0:
         raise SystemExit(f"{out} scores surely less in float16: publish {best} as it is")
