@@ -181,7 +181,7 @@ def show_fit(out: Path, page: Path) -> None:
         table.add_row(*cells)
     Console(width=None if Console().is_terminal else 110, highlight=False).print(table)
     print(result["fit"]["statement"])
-    if by_hand := result["fit"]["test_by_hand"]:
+    if by_hand := result["fit"].get("test_by_hand"):
         print(f"to test it, {shlex.join(by_hand)}")
     if chosen := result["fit"]["chosen"]:
         print(f"student   {out / 'students' / chosen}.safetensors")
