@@ -149,6 +149,19 @@ def test_random_actions_are_held_for_as_long_as_a_zeta_distribution_says():
     assert [np.mean(lengths == n) for n in (1, 2, 3)] == pytest.approx([0.608, 0.152, 0.068], abs=0.02)
 
 
+def test_a_held_action_ends_with_its_episode():
+    options = DQNOptions(envs=8, memory=2000, learn_after=100, ez_greedy=True, explore_steps=10**9)
+    state = fresh(options)
+    [game], cut = state.games, 0
+    for _ in range(200):
+        before = game.held[:, 1].copy()
+        play(state, options, bf16=False)
+        ended = game.envs.terminated | game.envs.truncated
+        cut += int((before[ended] > 1).sum())
+        assert not game.held[ended, 1].any()
+    assert cut > 0, "some would have gone on"
+
+
 @pytest.mark.parametrize("replay_ratio", [0.5, 4.0])
 def test_as_many_samples_are_learnt_as_the_ratio_says(replay_ratio):
     options = DQNOptions(steps=4000, envs=8, memory=2000, learn_after=800, batch=32, replay_ratio=replay_ratio)
