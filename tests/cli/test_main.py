@@ -125,7 +125,7 @@ WRONG = [
     (["evaluate"], "POLICY"),
     (["inspect", "pickle.pkl"], "is a pickle"),
     (["inspect", "nowhere.safetensors"], "cannot read nowhere.safetensors"),
-    (["inspect", "zoo:pnog"], "there are zoo:freeway, zoo:pong"),
+    (["inspect", "zoo:pnog"], "zoo:pnog: there are zoo:"),
     (["inspect", "hf://nobody"], "the Hub's names look like hf://owner/repository"),
     (["inspect", "text.onnx"], "text.onnx can't be played as an ONNX file"),
     (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),

@@ -29,6 +29,11 @@ def teacher(folder: Path, game: str, actions: int) -> Path:
     return folder / f"{game}.safetensors"
 
 
+@pytest.fixture(autouse=True)
+def a_zoo_of_pong_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POTSTILL_ZOO", str(tmp_path / "zoo"))
+
+
 @pytest.fixture
 def teachers(tmp_path: Path) -> Path:
     folder = tmp_path / "teachers"
