@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from potstill.evaluate import Score
+from potstill.evaluate import Score, normalised
 from potstill.files import read_json, write_json
 from potstill.fit.statement import statement
 
@@ -28,8 +28,9 @@ def main() -> None:
     played = read_json(options.played)
     teacher, student = played["policies"]
     everybody = [Score(tuple(of["returns"])) for of in (student["score"], teacher["score"], teacher["random"])]
-    of_student, of_teacher, of_random = (score.mean for score in everybody)
-    true = (of_student - of_random) / (of_teacher - of_random)
+    share = normalised(*everybody)
+    assert share is not None, "a teacher that isn't surely better than chance"
+    true = share.mean
     sizes = [len(score.returns) // options.batches for score in everybody]
     batches = [
         [Score(score.returns[n * size : (n + 1) * size]) for score, size in zip(everybody, sizes, strict=True)]

@@ -8,6 +8,7 @@ more without chance. It isn't published if it scores surely less.
 
 import argparse
 import shlex
+import tempfile
 from pathlib import Path
 
 from safetensors import safe_open
@@ -47,11 +48,10 @@ Every episode is in [{name}.json]({name}.json).
 """
 
 
-def halve(path: Path, out: Path) -> None:
-    """Write a policy's file in float16."""
+def halved(path: Path) -> bytes:
+    """A policy's file in float16."""
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).half() for name in file.keys()}
-        write_bytes(out, save(tensors, file.metadata()))
+        return save({name: file.get_tensor(name).half() for name in file.keys()}, file.metadata())
 
 
 def main() -> None:
@@ -62,14 +62,17 @@ def main() -> None:
     [task] = result["tasks"]
     game = task.removeprefix("ALE/").removesuffix("-v5")
     name, best = game.lower(), run / result["best"]["file"]
-    out = ZOO / f"{name}.safetensors"
-    halve(best, out)
-    half, seed = load(out), result["seed"] + 1
+    out, seed = ZOO / f"{name}.safetensors", result["seed"] + 1
+    content = halved(best)
+    with tempfile.TemporaryDirectory() as folder:
+        write_bytes(Path(folder) / out.name, content)
+        half = load(Path(folder) / out.name)
     full = Score(tuple(result["best"]["scores"][task]["returns"]))
     players = [Player(half, "greedy", 0.05, len(full.returns)), Player(half, "greedy", 0.0, 20)]
     published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
     if difference(published, full).ci95[1] < 0:
-        raise SystemExit(f"{out} scores surely less in float16: publish {best} as it is")
+        raise SystemExit(f"{best} scores surely less in float16: publish it as it is")
+    write_bytes(out, content)
     with drawing():
         curve = str(training(result, task))
     for colour in PAGE_COLOURS.values():  # there is no page around it
@@ -82,7 +85,7 @@ def main() -> None:
         task=task,
         actions=half.num_actions,
         parameters=half.num_parameters,
-        command=shlex.join(result["command"]),
+        command=shlex.join(word for word in result["command"] if word != "--resume"),  # whoever types it begins
         steps=result["budget"]["steps"],
         updates=result["budget"]["updates"],
         hours=result["budget"]["seconds"]["total"] / 3600,
