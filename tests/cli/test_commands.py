@@ -50,16 +50,8 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     poor = Policy.new(NetworkSpec.parse("linear"), "logits", (4,), "float32", 2, task="CartPole-v1")
     torch.nn.init.zeros_(poor.ours.head.weight)
     poor.save(Path("poor.safetensors"))
-    compare = [
-        "evaluate",
-        "cartpole.safetensors",
-        "poor.safetensors",
-        "--teacher",
-        "cartpole.safetensors",
-        "--keep",
-        "0.9",
-    ]
-    compare += ["--episodes", "20"]
+    files = ["cartpole.safetensors", "poor.safetensors", "--teacher", "cartpole.safetensors"]
+    compare = ["evaluate", *files, "--keep", "0.9", "--episodes", "20"]
     main([*compare, "--json"])
     teacher, same, poor = json.loads(capsys.readouterr().out)["policies"]
     assert teacher["file"] == same["file"] == "cartpole.safetensors"
