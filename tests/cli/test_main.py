@@ -41,6 +41,7 @@ WRONG = [
     ([*DISTILL, "--memory-hours", "0.001"], "--memory-hours 0.001: too small"),
     ([*DISTILL, "--temperature", "0"], "--temperature 0.0: must be above 0"),
     ([*DISTILL, "--act", "sample", "--loss", "mse"], "use --act greedy"),
+    ([*DISTILL, "--loss", "kl", "nll"], "--loss kl nll: name one, or one for each of 1 students"),
     # students
     (["distill", "--teacher", "cartpole.safetensors", "--student", "net4", "--out", "out"], "'net4' is no network"),
     (["distill", "--teacher", "cartpole.safetensors", "--student", "net3", "--out", "out"], "takes frames"),

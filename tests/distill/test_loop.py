@@ -56,12 +56,11 @@ def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file
     assert not (tmp_path / "run" / "checkpoint").exists(), "a finished run needs no gigabytes to go on from"
 
 
-@pytest.mark.parametrize("loss", ["nll", "mse"])
-def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tmp_path):
+def test_students_learn_each_by_its_loss_from_the_same_play_and_by_the_papers_optimiser(cartpole_file, tmp_path):
     options = Options(
-        ("mlp:16",),
+        ("nll=mlp:16", "mse=mlp:16"),
         (cartpole_file,),
-        loss=loss,
+        loss=("nll", "mse"),
         optimizer="rmsprop",
         schedule="constant",
         learning_rate=2.5e-3,
@@ -69,8 +68,17 @@ def test_the_other_losses_and_the_papers_optimiser_learn(loss, cartpole_file, tm
         **{**SMALL, "updates": 6000, "episodes": 10},
     )
     result = finish(options, tmp_path / "run")
-    assert result["students"][0]["tasks"][0]["normalised"]["mean"] > 0.5
-    assert load(tmp_path / "run" / "students" / "mlp_16.safetensors").outputs_are == "logits"
+    for student in result["students"]:
+        assert student["tasks"][0]["normalised"]["mean"] > 0.5
+        policy = load(tmp_path / "run" / "students" / f"{student['name']}.safetensors")
+        assert policy.provenance["loss"] == student["loss"] == student["name"]
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert 0 < first["nll"] < 1.0 < first["mse"]
+
+
+def test_losses_are_one_or_one_for_each_student(cartpole_file):
+    with pytest.raises(PotstillError, match="--loss kl nll: name one, or one for each of 1 students"):
+        plan(Options(("mlp:4",), (cartpole_file,), loss=("kl", "nll")))
 
 
 def test_updates_and_steps_are_counted_exactly(cartpole_file, short_hours):

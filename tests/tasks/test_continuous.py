@@ -63,7 +63,7 @@ def test_actions_stay_within_their_bounds_and_chance_fills_them(pendulum_file):
 @pytest.mark.parametrize("loss", ["kl", "nll", "mse"])
 def test_a_gaussian_teacher_is_distilled(loss, pendulum_file, tmp_path):
     options = Options(
-        ("mlp:16",), (pendulum_file,), loss=loss, hours=0.2, updates=3000, envs=20, episodes=10, threads=2,
+        ("mlp:16",), (pendulum_file,), loss=(loss,), hours=0.2, updates=3000, envs=20, episodes=10, threads=2,
         play_epsilon=0.2, batch=64,
     )  # fmt: skip
     for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):

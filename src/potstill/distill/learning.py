@@ -147,7 +147,7 @@ def update(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]
     for (index, (_, labels)), said in zip(batch.items(), outputs, strict=True):
         policy, said = student.policies[index], said.float()
         of_its_kind = LOSSES if policy.actions is None else GAUSSIAN_LOSSES
-        losses.append(of_its_kind[plan.options.loss](said, labels, plan.lessons[index].temperature))
+        losses.append(of_its_kind[student.loss](said, labels, plan.lessons[index].temperature))
         agreed.append(policy.agree(said.detach(), labels))
     loss = torch.cat(losses).mean()
     student.optimizer.zero_grad()

@@ -33,8 +33,9 @@ class Options:
     """What the students see, likewise. By default both see everything."""
     trust: bool = False
     """The teacher may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
-    loss: Literal["kl", "nll", "mse"] = "kl"
-    """kl: match the sharpened distribution; nll: the teacher's best action; mse: its outputs."""
+    loss: tuple[Literal["kl", "nll", "mse"], ...] = ("kl",)
+    """kl: match the sharpened distribution; nll: the teacher's best action; mse: its outputs. One, or one for each
+    student in their order."""
     temperature: float | None = None
     """Divides the teacher's outputs in the KL loss. Default: 0.01 for Q-values, 1 for logits."""
     hours: float = 3.0

@@ -94,6 +94,12 @@ class Plan:
     def temperatures(self) -> list[float]:
         return [lesson.temperature for lesson in self.lessons]
 
+    @property
+    def losses(self) -> dict[str, str]:
+        """By which loss each student learns."""
+        given = self.options.loss
+        return dict(zip(self.students, given * len(self.students) if len(given) == 1 else given, strict=True))
+
     def teaching(self, students: tuple[str, ...]) -> "Plan":
         """The same for other students, of which it is known that they can see the task."""
         return replace(self, options=replace(self.options, student=students), students=_specs(students))
@@ -144,6 +150,8 @@ def plan(options: Options, *teachers: Policy, may_play_ahead: bool = True) -> Pl
     if options.batch_norm and options.batch < 2 * len(lessons):
         raise PotstillError(f"--batch {options.batch}: batch normalisation needs two samples of each task")
     students = _specs(options.student)
+    if len(options.loss) not in {1, len(students)}:
+        raise PotstillError(f"--loss {' '.join(options.loss)}: name one, or one for each of {len(students)} students")
     student_sees = None
     if options.student_sees is not None:
         parts = {lesson.task.parts("--student-sees", options.student_sees) for lesson in lessons}
@@ -239,7 +247,7 @@ def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Re
                 raise PotstillError(f"--data {recording.folder} is play of {recording.task.id}, or by another protocol")
             record = {**record, **describe(teacher)}
         outputs_are: Meaning = record["outputs"]
-        if options.act == "sample" and (outputs_are == "q" or (options.loss == "mse" and outputs_are == "logits")):
+        if options.act == "sample" and (outputs_are == "q" or ("mse" in options.loss and outputs_are == "logits")):
             raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
         quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
         temperature = options.temperature or TEMPERATURE[outputs_are]

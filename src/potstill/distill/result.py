@@ -121,7 +121,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
                 "spec": str(policies[0].spec),
                 "parameters": count_parameters(policies),
                 "file": f"students/{name}.safetensors",
-                "loss": plan.options.loss,
+                "loss": plan.losses[name],
                 "temperature": plan.temperatures if len(tasks) > 1 else plan.temperatures[0],
                 "seed": plan.options.seed,
                 "tasks": tasks,

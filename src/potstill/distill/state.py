@@ -31,6 +31,8 @@ class Student:
     learner: MultiHead
     """The policies' network as it learns, batch-normalised or not."""
     optimizer: torch.optim.Optimizer
+    loss: str
+    """One of LOSSES: what it learns by."""
 
     def keep(self) -> None:
         """Make the policies what the learner has become."""
@@ -86,8 +88,8 @@ def new_state(plan: Plan) -> State:
     for index, (name, spec) in enumerate(plan.students.items()):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
-            policies = [_fresh(spec, lesson, plan) for lesson in plan.lessons]
-        students.append(_student(name, policies, options))
+            policies = [_fresh(spec, plan.losses[name], lesson, plan) for lesson in plan.lessons]
+        students.append(_student(name, plan.losses[name], policies, options))
     envs = [
         Envs(lesson.task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads)
         for lesson in plan.lessons
@@ -108,7 +110,7 @@ def new_state(plan: Plan) -> State:
     return State(envs, memories, students, play_rng, sample_rng)
 
 
-def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:
+def _fresh(spec: NetworkSpec, loss: str, lesson: Lesson, plan: Plan) -> Policy:
     """A policy that is to learn a lesson."""
     options, task, teacher = plan.options, lesson.task, lesson.teacher_record
     actions = teacher.get("actions")
@@ -119,7 +121,7 @@ def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:
         "method": "policy distillation (Rusu et al. 2016)",
         "teacher": [other["name"] for other in of_all] if several else teacher["name"],
         "teacher_sha256": [other["sha256"] for other in of_all] if several else teacher["sha256"],
-        "loss": options.loss,
+        "loss": loss,
         "temperature": plan.temperatures if several else lesson.temperature,
         "hours": options.hours,
         "seed": options.seed,
@@ -129,7 +131,7 @@ def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:
         provenance["time_feature"] = True
     return Policy.new(
         spec,
-        teacher["outputs"] if options.loss == "mse" or actions else "logits",
+        teacher["outputs"] if loss == "mse" or actions else "logits",
         task.observation_shape,
         task.observation_dtype,
         task.num_actions,
@@ -140,7 +142,7 @@ def _fresh(spec: NetworkSpec, lesson: Lesson, plan: Plan) -> Policy:
     )
 
 
-def _student(name: str, policies: list[Policy], options: Options) -> Student:
+def _student(name: str, loss: str, policies: list[Policy], options: Options) -> Student:
     """A student that begins as `policies`, which from now on share the first one's trunk."""
     network = as_one(policies)
     use(policies, network)
@@ -149,5 +151,5 @@ def _student(name: str, policies: list[Policy], options: Options) -> Student:
         policy.to(options.device)
     parameters = learner.parameters()
     if options.optimizer == "rmsprop":
-        return Student(name, policies, learner, torch.optim.RMSprop(parameters, lr=0.0))
-    return Student(name, policies, learner, torch.optim.Adam(parameters, lr=0.0, betas=(0.9, 0.99), fused=True))
+        return Student(name, policies, learner, torch.optim.RMSprop(parameters, lr=0.0), loss)
+    return Student(name, policies, learner, torch.optim.Adam(parameters, lr=0.0, betas=(0.9, 0.99), fused=True), loss)

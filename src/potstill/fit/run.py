@@ -48,6 +48,8 @@ def prepare(options: Options, goal: Goal) -> Plan:
         raise PotstillError("fit: name the policy to be replaced with --teacher")
     if len(options.teacher) > 1:
         raise PotstillError("fit: one --teacher at a time")
+    if len(options.loss) > 1:
+        raise PotstillError(f"--loss {' '.join(options.loss)}: fit compares sizes; name one loss")
     if options.starts != "noop":
         raise PotstillError(f"--starts {options.starts}: there are too few starts to choose by some and test on others")
     if options.episodes < MIN_EPISODES:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
@@ -31,6 +31,19 @@ MULTITASK = ("multitask-3", "multitask-10")
 OF_TRAININGS = ("multitask-3", "online")
 OF_ONLINE = ("Pong", "Qbert")
 """Games of the online table, where a user names none; it needs no teachers."""
+STUDENTS: dict[Table, tuple[str, ...]] = {
+    "losses": ("mse=dqn", "nll=dqn", "kl=dqn"),
+    "compression": ("net1", "net2", "net3"),
+    "multitask-3": ("nll=multitask-3", "kl=multitask-3"),
+    "multitask-10": ("kl=multitask-10",),
+}
+"""Named as the table's columns are; all learn from the same play."""
+LOSSES: dict[Table, tuple[Literal["kl", "nll", "mse"], ...]] = {
+    "losses": ("mse", "nll", "kl"),
+    "compression": ("kl",),
+    "multitask-3": ("nll", "kl"),
+    "multitask-10": ("kl",),
+}
 MOST_HOURS = 10.0
 """Of play remembered (Rusu et al. 2016)."""
 UPDATES = {True: 1600, False: 2500}
@@ -100,32 +113,22 @@ def prepare(table: Table, options: Options) -> Reproduction:
         raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")
     jobs: list[Job] = []
     for seed in options.seeds:
-        if table == "losses":
-            for game in games:
-                jobs += [_distillation(f"{game}-{loss}-{seed}", {game: teachers[game]}, ("dqn",), loss, seed, options)
-                         for loss in ("mse", "nll", "kl")]  # fmt: skip
-        elif table == "compression":
-            sizes = ("net1", "net2", "net3")
-            jobs += [
-                _distillation(f"{game}-{seed}", {game: teachers[game]}, sizes, "kl", seed, options) for game in games
-            ]
-        else:
+        if table in MULTITASK:
             of_all = {game: teachers[game] for game in games}
-            for loss in ("nll", "kl") if table == "multitask-3" else ("kl",):
-                jobs.append(_distillation(f"{loss}-{seed}", of_all, (table,), loss, seed, options))
-            if table == "multitask-3":
-                jobs.append(_multi_dqn(games, seed, options))
+            jobs.append(_distillation(f"distilled-{seed}", of_all, table, seed, options))
+        else:
+            jobs += [_distillation(f"{game}-{seed}", {game: teachers[game]}, table, seed, options) for game in games]
+        if table == "multitask-3":
+            jobs.append(_multi_dqn(games, seed, options))
     return Reproduction(table, options, games, missing, teachers, jobs)
 
 
-def _distillation(
-    name: str, teachers: dict[str, Path], students: tuple[str, ...], loss: Any, seed: int, options: Options
-) -> Job:
+def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int, options: Options) -> Job:
     given = DistillOptions(
-        students,
+        STUDENTS[table],
         tuple(teachers.values()),
         task=tuple(f"ALE/{game}-v5" for game in teachers),
-        loss=loss,
+        loss=LOSSES[table],
         hours=options.hours,
         memory_hours=options.memory_hours or MOST_HOURS,
         updates=UPDATES[options.quick],
@@ -195,7 +198,7 @@ def collect(reproduction: Reproduction, out: Path, command: list[str]) -> None:
     }
     if table in MULTITASK:
         seed = options.seeds[0]
-        student = out / f"kl-{seed}" / results[f"kl-{seed}"]["students"][0]["file"]
+        student = out / f"distilled-{seed}" / "students" / "kl.safetensors"
         picture(student, out / "activations.json", seed, options.threads)
     write_json(out / "result.json", result)
 
@@ -249,9 +252,8 @@ def _scores(
     task = f"ALE/{game}-v5"
     if column == "multi-dqn":
         return None, Score(tuple(results[f"multi-dqn-{seed}"]["best"]["scores"][task]["returns"]))
-    name = {"losses": f"{game}-{column}-{seed}", "compression": f"{game}-{seed}"}.get(table, f"{column}-{seed}")
+    name = f"distilled-{seed}" if table in MULTITASK else f"{game}-{seed}"
     place = next(i for i, teacher in enumerate(results[name]["teachers"]) if teacher["task"] == task)
-    students = results[name]["students"]
-    student = next(s for s in students if s["name"] == column) if table == "compression" else students[0]
+    student = next(student for student in results[name]["students"] if student["name"] == column)
     returns = tuple(student["tasks"][place]["score"]["returns"])
     return results[name]["teachers"][place], Score(returns)
