@@ -169,7 +169,7 @@ def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp
 @pytest.mark.usefixtures("short_games")
 def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
-    monkeypatch.setattr(reproducing, "ENVS", {False: 8})  # each takes time to start
+    monkeypatch.setattr(reproducing, "FEWEST_ENVS", 8)  # each takes time to start
     monkeypatch.setattr(activations, "STATES", 80)
     monkeypatch.setitem(PAPER, "multitask-10", "cnn:8-8-8:16/8")
     options = Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,

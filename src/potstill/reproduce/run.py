@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
 from potstill.distill.options import Options as DistillOptions
@@ -48,8 +50,10 @@ MOST_HOURS = 10.0
 """Of play remembered (Rusu et al. 2016)."""
 UPDATES = {True: 1600, False: 2500}
 """Updates after each hour, where it is quick and where it is not."""
-ENVS = {True: 10, False: 60}
-"""Copies of a game: where it is quick fewer, each further into its episodes."""
+FEWEST_ENVS, MOST_ENVS = 10, 60
+"""Copies of a game."""
+STEPS_OF_A_COPY = 2700
+"""What each plays where the hours are few: students lose late games that they never saw (docs/log.md)."""
 LEAST_STEPS = 20_000
 """Of a training: fewer leave no steps between its scores."""
 EVALUATIONS = 20
@@ -132,7 +136,7 @@ def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int,
         hours=options.hours,
         memory_hours=options.memory_hours or MOST_HOURS,
         updates=UPDATES[options.quick],
-        envs=ENVS[options.quick],
+        envs=int(np.clip(options.hours * STEPS_PER_HOUR / STEPS_OF_A_COPY, FEWEST_ENVS, MOST_ENVS)),
         play_epsilon=0.15,  # students see what to do after a mistake: docs/log.md
         episodes=options.episodes,
         starts=options.starts,
