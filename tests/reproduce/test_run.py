@@ -72,6 +72,14 @@ def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
     assert names("online", Options(games=("Pong",))) == ["Pong-online"]
 
 
+@pytest.mark.parametrize(("hours", "envs"), [(0.25, 10), (1.0, 20), (10.0, 60)])
+def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
+    job: Any = prepare("losses", Options(teachers=(str(teachers),), hours=hours)).jobs[0]
+    [planned] = job.start.args
+    assert planned.options.envs == envs
+    assert planned.losses == {"mse": "mse", "nll": "nll", "kl": "kl"}
+
+
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
