@@ -22,7 +22,7 @@ def as_one(policies: Sequence[Policy]) -> MultiHead:
 
 
 def count_parameters(policies: Sequence[Policy]) -> int:
-    """Of all of them together; of other libraries' files, of the first."""
+    """Of all of them together. What one of another library's policies says is true of its file."""
     together = len(policies) > 1 and all(policy.is_ours for policy in policies)
     return num_parameters(as_one(policies)) if together else policies[0].num_parameters
 

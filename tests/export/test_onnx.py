@@ -104,6 +104,7 @@ def test_heads_are_named_by_their_tasks(two, tmp_path):
     assert named == ["CartPole-v1/logits", "CartPole-v1/actions", "Acrobot-v1/logits", "Acrobot-v1/actions"]
     for policy, loaded in zip(two, load_all(tmp_path / "a.onnx"), strict=True):
         assert loaded.task == policy.task
+        assert loaded.num_parameters == policies.count_parameters(two), "of the whole file"
         np.testing.assert_allclose(loaded.outputs(VECTORS), policy.outputs(VECTORS), atol=1e-5)
     with pytest.raises(PotstillError, match="name one of them with --task"):
         load(tmp_path / "a.onnx")

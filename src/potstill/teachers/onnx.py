@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from potstill import artifact
 from potstill.errors import PotstillError
 from potstill.networks import Foreign
-from potstill.policies import skeletons
+from potstill.policies import count_parameters, skeletons
 from potstill.policy import Policy
 from potstill.tasks import make_task
 from potstill.teachers import onnx_trial
@@ -92,7 +92,8 @@ def _described(path: Path, found: dict[str, Any]) -> list[Policy]:
     outputs = graph["outputs"] if isinstance(graph.get("outputs"), list) else []
     if len(outputs) != len(policies) or not all(name in found["outputs"] for name in outputs):
         raise PotstillError(f"{path}: its description and its outputs don't fit together")
-    if found["parameters"] > 2 * policies[0].num_parameters + 100_000 * len(policies):
+    parameters = count_parameters(policies)
+    if found["parameters"] > 2 * parameters + 100_000:
         raise PotstillError(f"{path} has {found['parameters']} parameters, its description says something else")
     for policy in policies:
         if (tuple(found["shape"]), found["dtype"]) != (policy.observation_shape, policy.observation_dtype):
@@ -100,7 +101,6 @@ def _described(path: Path, found: dict[str, Any]) -> list[Policy]:
     session = _session(path)
     for policy, output in zip(policies, outputs, strict=True):
         kind = "onnx, int8" if graph.get("int8") is True else "onnx"
-        parameters = policy.num_parameters
         function = Session(session, found["input"], found["dtype"], output)
         policy.network = Foreign(function, policy.network.num_outputs, None, parameters)
         policy.spec, policy.provenance = kind, {**policy.provenance, "format": kind, "network": str(policy.spec)}
