@@ -27,8 +27,7 @@ def costs(
 ) -> Generator[Progress, None, dict[str, list[dict[str, Any]]]]:
     """Measure policy files; returns, by file and then by runtime, numbers as JSON.
 
-    Of a file of several tasks the parameters are all of its (an ONNX file's are its first task's); what is computed is
-    its first task's.
+    Of a file of several tasks the parameters are all of its; what is computed is its first task's.
 
     Raises:
         PotstillError: a file can't be loaded.
