@@ -53,11 +53,17 @@ def open_run(
     for key in {**before, **now}:
         if key not in may_differ and before.get(key) != now.get(key):
             raise PotstillError(
-                f"--resume: {out} was begun with {key.replace('_', '-')} {before.get(key)}, not {now.get(key)};"
+                f"--resume: {out} was begun with {key.replace('_', '-')} {_typed(before.get(key))}, not"
+                f" {_typed(now.get(key))};"
                 " repeat its options, or choose another --out"
             )
     if before != now:
         write_json(config, {**begun, "run": record})
+
+
+def _typed(value: Any) -> Any:
+    """An option's value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def check_empty(out: Path, mend: str) -> None:

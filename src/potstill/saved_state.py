@@ -60,10 +60,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return json.loads((file.metadata() or {})["state"]), {name: file.get_tensor(name) for name in file.keys()}
 
 
-def damaged(path: Path, error: Exception) -> PotstillError:
+def damaged(path: Path, error: Exception, mend: str) -> PotstillError:
     """What to say of a state file that can't be used."""
     reason = in_a_line(error, 100)
-    return PotstillError(f"{path} is damaged; start again without --resume ({reason})")
+    return PotstillError(f"{path} is damaged ({reason}); {mend}")
 
 
 def remove_strays(folder: Path, keep: set[str]) -> None:

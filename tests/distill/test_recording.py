@@ -13,6 +13,7 @@ from potstill import Policy, PotstillError
 from potstill.distill.options import Options
 from potstill.distill.plan import plan
 from potstill.distill.run import record, run
+from potstill.networks import NetworkSpec
 from potstill.report import write_report
 
 COMMAND = ["potstill", "record"]
@@ -107,6 +108,21 @@ def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_
     shards = json.loads((tmp_path / "data" / "manifest.json").read_text())["shards"]
     assert [shard["rows"] for shard in shards] == [771, 772]
     finish(Options(("mlp:8",), data=(tmp_path / "data",), hours=2.0, memory_hours=0.5, updates=5), tmp_path / "run")
+
+
+@pytest.mark.parametrize("hours", [0.1, 1.1])
+def test_a_part_of_a_recorded_hour_can_be_learnt(recorded, hours, tmp_path):
+    finish(Options(("mlp:8",), data=(recorded,), hours=hours, memory_hours=0.1, updates=5), tmp_path / "run")
+
+
+@pytest.mark.usefixtures("short_games")
+def test_the_teacher_of_recorded_games_may_be_named_to_score_the_students(tmp_path):
+    policy = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 6, task="ALE/Pong-v5")
+    policy.save(tmp_path / "pong.safetensors")
+    for _ in record(plan(Options((), (tmp_path / "pong.safetensors",), hours=0.1, envs=8)), tmp_path / "data", COMMAND):
+        pass
+    planned = plan(Options(("net3",), (tmp_path / "pong.safetensors",), data=(tmp_path / "data",), hours=0.1))
+    assert planned.lessons[0].task.action_names[0] == "NOOP"
 
 
 def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):

@@ -202,7 +202,7 @@ def test_where_files_lie_may_change(cartpole_file, begun):
         ({"seed": 5}, "was begun with seed 0, not 5"),
         ({"batch": 64}, "was begun with batch 256, not 64"),
         ({"threads": 1}, "was begun with threads 2, not 1"),
-        ({"loss": "nll"}, "was begun with loss kl, not nll"),
+        ({"loss": ("nll",)}, "was begun with loss kl, not nll"),
     ],
 )
 def test_a_run_is_not_resumed_under_other_options(cartpole_file, begun, change, message):
@@ -225,9 +225,25 @@ def test_a_damaged_checkpoint_is_one_line(cartpole_file, begun, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(PotstillError, match="start again without --resume") as error:
+    with pytest.raises(PotstillError, match="checkpoint, and --resume begins anew") as error:
         run_all(begun, options(cartpole_file), resume=True)
     assert "\n" not in str(error.value)
+    shutil.rmtree(folder)
+    run_all(begun, options(cartpole_file), resume=True)
+    assert (begun / "result.json").exists()
+
+
+def test_a_run_stopped_while_costs_were_measured_is_completed(cartpole_file, whole, tmp_path):
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    (out / "checkpoint").mkdir()
+    result = json.loads((out / "result.json").read_text())
+    macs = result["students"][0].pop("cost")["macs"]
+    (out / "result.json").write_text(json.dumps(result))
+    run_all(out, options(cartpole_file), resume=True)
+    again = json.loads((out / "result.json").read_text())
+    assert again["students"][0]["cost"]["macs"] == macs
+    assert again["students"][0]["tasks"] == result["students"][0]["tasks"]
+    assert not (out / "checkpoint").exists()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, whole, tmp_path, monkeypatch):

@@ -1,9 +1,10 @@
 import os
+from typing import Any
 
 import pytest
 
 from potstill import PotstillError, load
-from potstill.evaluate import Player, evaluate, random_player
+from potstill.evaluate import Player, evaluate, parallel, random_player
 from potstill.tasks import make_task
 from potstill.tasks.starts import Start
 
@@ -31,6 +32,13 @@ def test_processes_play_every_episode_once_and_always_the_same(teacher_pong):
     assert agreed == [states], "a policy agrees with itself"
     # Without chance an episode follows from its start: two processes with the same starts would play pairs.
     assert sum(scores[0, episode] == scores[0, episode + 1] for episode in range(0, 16, 2)) < 8
+
+
+def test_processes_have_seeds_of_their_own_however_few_episodes_there_are(teacher_pong, monkeypatch):
+    shares: list[Any] = []
+    monkeypatch.setattr(parallel, "_play_in_processes", lambda given: shares.extend(given) or iter(()))
+    list(parallel.evaluate([Player(load(teacher_pong), "greedy", 0.05, 1)] * 3, PONG, 0, threads=3))
+    assert [share.process for share in shares] == [0, 1, 2]
 
 
 def test_a_worker_that_dies_is_noticed(teacher_pong, monkeypatch):

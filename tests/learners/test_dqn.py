@@ -127,6 +127,19 @@ def test_the_loss_is_hubers_of_the_temporal_difference(single_q, reward, loss):
     assert learn(state, options, bf16=False).item() == pytest.approx(loss, rel=1e-5)
 
 
+def test_what_is_not_learnt_from_gets_no_priority():
+    options = DQNOptions(envs=1, memory=100, learn_after=10, n_step=1, batch=16, prioritised=True)
+    state = fresh(options)
+    constant_q(state, [100.0, 0.0], [0.0, 0.0])
+    game = state.games[0]
+    for _ in range(20):  # each is cut off by the time limit: what was to come, 100, is unknown
+        game.memory.add(np.zeros((1, 4), np.float32), np.array([1]), torch.tensor([[0.0, 1.0, 2.0]]))
+    for row in range(19):
+        game.priorities.open(row)
+    assert learn(state, options, bf16=False).item() == 0
+    assert game.priorities.largest == 1
+
+
 def test_exploration_falls_in_a_line_and_stays():
     options = DQNOptions(explore_steps=100, final_epsilon=0.1)
     assert [epsilon(steps, options) for steps in (0, 50, 100, 1000)] == [1.0, pytest.approx(0.55), 0.1, 0.1]
@@ -229,6 +242,7 @@ def test_several_games_are_played_alike_and_learnt_from_memories_of_their_own():
         ({"learning_rate": float("nan")}, "--learning-rate"),
         ({"memory": 300}, "--memory"),
         ({"learn_after": 10}, "--learn-after"),
+        ({"steps": 20_000}, "--steps 20000: learning begins after --learn-after 20000"),
         ({"seed": -1}, "--seed"),
     ],
 )

@@ -28,10 +28,13 @@ def make(
     stop_at: int | None = None,
     tasks: tuple[str, ...] = ("CartPole-v1",),
     students: tuple[str, ...] = (),
+    refilled: list[int] | None = None,
     **changes: object,
 ) -> dict:
     options = DQNOptions(**{**SMALL, **changes})  # pyright: ignore[reportArgumentType]
     for progress in run(plan(options, tasks, 1500, 3, 6, Following(students, 200)), out, resume, COMMAND):
+        if refilled is not None and progress.stage == "refill":
+            refilled.append(progress.done)
         if stop_at is not None and progress.stage == "train" and progress.done >= stop_at:
             return {}
     return json.loads((out / "result.json").read_text())
@@ -100,7 +103,9 @@ def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_en
     out.mkdir()
     for name in ("portable.safetensors", "config.json", "best.safetensors"):
         shutil.copy(cut / name, out)
-    result = make(out, resume=True, threads=1, precision="bf16")  # as that machine has them
+    refilled: list[int] = []
+    result = make(out, resume=True, refilled=refilled, threads=1, precision="bf16")  # as that machine has them
+    assert max(refilled) == 2000, "the memory is full again before learning goes on"
     assert [point["steps"] // 1500 for point in result["curve"]] == [1, 2, 3, 4]
     assert result["budget"]["steps"] == 6000
     assert result["budget"]["updates"] == json.loads((whole / "plain" / "result.json").read_text())["budget"]["updates"]

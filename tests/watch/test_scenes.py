@@ -20,7 +20,9 @@ BREAKOUT = make_task("ALE/Breakout-v5").under(epsilon=1.0)
 def evaluated(policy: Policy, task: Task, seed: int, episode: int, starts: Sequence[Start] | None = None) -> float:
     """The return of an episode as evaluation plays it."""
     player = Player(policy, task.protocol.act, task.protocol.epsilon, 1)
-    [score] = [f[2] for m in play_episodes([player], task, [(0, episode)], seed, 1, starts) for f in m.finished]
+    [score] = [
+        f[2] for m in play_episodes([player], task, [(0, episode)], seed, 1, starts, episode) for f in m.finished
+    ]
     return score
 
 

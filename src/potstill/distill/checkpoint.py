@@ -67,7 +67,7 @@ def load(folder: Path, state: State, options: Options) -> None:
         state.sample_rng.bit_generator.state = content["sample_rng"]
         shards: list[int] = content["shards"]
     except saved_state.DAMAGED as error:
-        raise saved_state.damaged(path, error) from error
+        raise saved_state.damaged(path, error, _mend(folder)) from error
     saved_state.remove_strays(folder, _named(shards, state))
     for index, memory in enumerate(state.memories):
         memory.rows = rows_until(shards[0] - 1, options)
@@ -75,7 +75,7 @@ def load(folder: Path, state: State, options: Options) -> None:
             try:
                 memory.unseal(folder / _shard(hour, index))
             except PotstillError as error:
-                raise PotstillError(f"{error}; start again without --resume") from error
+                raise PotstillError(f"{error}; {_mend(folder)}") from error
     for envs, snapshot in zip(state.envs, content["envs"], strict=True):
         envs.restore(snapshot)
 
@@ -83,6 +83,10 @@ def load(folder: Path, state: State, options: Options) -> None:
 def _hours_played(state: State, options: Options) -> int:
     """Hours of play in the memory, those overwritten included; the last may be a fraction."""
     return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memories[0].rows)
+
+
+def _mend(folder: Path) -> str:
+    return f"remove {folder}, and --resume begins anew"
 
 
 def _shard(hour: int, index: int) -> str:

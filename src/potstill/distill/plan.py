@@ -38,6 +38,8 @@ class Lesson:
     bf16: bool
     starts: Starts | None
     """Where scored episodes begin; None: as the protocol says."""
+    size: int | None
+    """Bytes of the teacher's file; None: there is none."""
 
     @property
     def labeller(self) -> Policy | None:
@@ -230,31 +232,40 @@ def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Re
         wanted = options.task[index] if options.task else None
         recording = recordings[index] if recordings else None
         if teachers:
-            teacher = teachers[index]
+            teacher, size = teachers[index], None
             name, record = str(teacher.spec), dict[str, Any](name=str(teacher.spec), sha256=None)
         elif options.teacher:
             name, path = str(options.teacher[index]), find(options.teacher[index])
+            size = path.stat().st_size
             teacher, record = load(path, wanted, options.trust), dict[str, Any](name=path.stem, sha256=sha256(path))
         else:
-            teacher, name, record = None, "", recordings[index].teacher
+            teacher, size, name, record = None, None, "", recordings[index].teacher
         if teacher is None:
             task = recordings[index].task
         else:
             task = _task(options, teacher, wanted, name, recording)
             if recording and record["sha256"] != recording.teacher["sha256"]:
                 raise PotstillError(f"--teacher {name} is not the one that played --data {recording.folder}")
-            if recording and task != recording.task:
+            if recording and not _same_play(task, recording.task):
                 raise PotstillError(f"--data {recording.folder} is play of {recording.task.id}, or by another protocol")
             record = {**record, **describe(teacher)}
         outputs_are: Meaning = record["outputs"]
-        if options.act == "sample" and (outputs_are == "q" or ("mse" in options.loss and outputs_are == "logits")):
+        if options.act == "sample" and outputs_are == "q":
             raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
         quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
         temperature = options.temperature or TEMPERATURE[outputs_are]
         starts = None if options.starts == "noop" or teacher is None else Starts.read(options.starts, task)
         bf16 = quick or options.precision == "bf16"
-        lessons.append(Lesson(task, teacher, record, recording, temperature, bf16, starts))
+        lessons.append(Lesson(task, teacher, record, recording, temperature, bf16, starts, size))
     return tuple(lessons)
+
+
+def _same_play(task: Task, recorded: Task) -> bool:
+    """Whether a task is the recorded one; names and bounds of actions are its library's, and not recorded exactly."""
+    return all(
+        getattr(task, name) == getattr(recorded, name)
+        for name in ("id", "protocol", "observation_shape", "num_actions")
+    )
 
 
 def _task(options: Options, teacher: Policy, wanted: str | None, name: str, recording: Recording | None) -> Task:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from potstill.actions import read_actions
+from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
@@ -111,7 +112,7 @@ class Recording:
         path = self.folder / shard["file"]
         if sha256(path) != shard["sha256"]:
             raise PotstillError(f"{path} is damaged: its checksum is not the manifest's; record it again")
-        memory.unseal(path, rows)
+        memory.unseal(path, rows, most=math.ceil(STEPS_PER_HOUR / self.envs))
 
 
 def seal_hour(recording: Recording, memory: Replay, hour: int, first_row: int) -> None:

@@ -29,7 +29,7 @@ from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import Task
 from potstill.tasks.spec import Act
-from potstill.teachers import find
+from potstill.teachers import load_all
 
 
 @dataclass(frozen=True)
@@ -131,34 +131,29 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
     return {"teachers": teachers, "students": records}
 
 
-def add_costs(result: dict[str, Any], plan: Plan, students: dict[str, list[Policy]], out: Path) -> Iterator[Progress]:
+def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progress]:
     """Measure what every policy of a written result costs on one thread of this machine, and write it down there.
 
     A policy that can't be measured, such as a stranger's that won't have these observations, has no cost then.
     """
-    names = plan.options.teacher or [None] * len(plan.lessons)
-    measured: list[tuple[dict[str, Any], Policy, Path | None]] = [
-        (record, lesson.teacher.to("cpu"), name)
-        for record, lesson, name in zip(result["teachers"], plan.lessons, names, strict=True)
-        if lesson.teacher
-    ]
-    measured += [(record, students[record["name"]][0].to("cpu"), out / record["file"]) for record in result["students"]]
-    functions = {str(n): (policy.outputs, examples(policy)) for n, (_, policy, _) in enumerate(measured)}
+    files = {record["name"]: out / record["file"] for record in result["students"]}
     try:
+        measured = [
+            (record, lesson.teacher.to("cpu"), lesson.size)
+            for record, lesson in zip(result["teachers"], plan.lessons, strict=True)
+            if lesson.teacher
+        ]
+        measured += [
+            (record, load_all(files[record["name"]])[0], files[record["name"]].stat().st_size)
+            for record in result["students"]
+        ]
+        functions = {str(n): (policy.outputs, examples(policy)) for n, (_, policy, _) in enumerate(measured)}
         found = yield from speeds(functions)
     except PotstillError:
         return
-    for n, (record, policy, name) in enumerate(measured):
-        record["cost"] = {"macs": macs(policy), "bytes": name and _size(name), **found[str(n)].record()}
+    for n, (record, policy, size) in enumerate(measured):
+        record["cost"] = {"macs": macs(policy), "bytes": size, **found[str(n)].record()}
     write_json(out / "result.json", result)
-
-
-def _size(name: Path) -> int | None:
-    """Bytes of a policy's file; None where it is gone."""
-    try:
-        return find(name).stat().st_size
-    except (PotstillError, OSError):
-        return None
 
 
 def _task_record(task: Task, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:

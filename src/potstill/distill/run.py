@@ -19,7 +19,7 @@ from potstill.distill.recording import Recording, seal_hour
 from potstill.distill.result import add_costs, results, score
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State, new_state
-from potstill.files import write_json
+from potstill.files import read_json, write_json
 from potstill.machine import machine, versions
 from potstill.policies import save
 from potstill.policy import Policy
@@ -41,6 +41,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     """
     open_run(out, resume, command, plan.record())
     if (out / "result.json").exists():
+        yield from complete(plan, out)
         return
     state = new_state(plan)
     go_on(plan, state, out, resume)
@@ -49,7 +50,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     learnt = state.elapsed
     played = yield from score(plan, students)
     state.seconds["evaluate"] = state.elapsed - learnt
-    yield from conclude(plan, state, students, results(plan, students, played), out, command)
+    conclude(plan, state, results(plan, students, played), out, command)
+    yield from complete(plan, out)
 
 
 def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
@@ -99,11 +101,8 @@ def save_students(state: State, out: Path) -> dict[str, list[Policy]]:
     return {student.name: student.policies for student in state.students}
 
 
-def conclude(
-    plan: Plan, state: State, students: dict[str, list[Policy]], said: dict[str, Any], out: Path, command: list[str]
-) -> Iterator[Progress]:
-    """Write `result.json`: what is said of the policies, and how it came about. What they cost is measured after that
-    and added, so that nothing is lost should it fail."""
+def conclude(plan: Plan, state: State, said: dict[str, Any], out: Path, command: list[str]) -> None:
+    """Write `result.json`: what is said of the policies, and how it came about."""
     options = plan.options
     result = {
         "schema": SCHEMA,
@@ -120,8 +119,15 @@ def conclude(
         },
     }
     write_json(out / "result.json", result)
+
+
+def complete(plan: Plan, out: Path) -> Iterator[Progress]:
+    """What follows once `result.json` is there, as often as the run is stopped within it: what there was to go on from
+    goes, and the policies' costs are added."""
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    yield from add_costs(result, plan, students, out)
+    result = read_json(out / "result.json")
+    if not all("cost" in student for student in result["students"]):
+        yield from add_costs(result, plan, out)
 
 
 def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:

@@ -56,6 +56,8 @@ class _Share:
     watched: list[Policy]
     threads: int
     starts: Sequence[Start] | None
+    process: int
+    """Its number."""
 
 
 def evaluate(
@@ -80,7 +82,7 @@ def evaluate(
     jobs = [(index, episode) for index, player in enumerate(players) for episode in range(player.episodes)]
     processes = min(threads, len(jobs)) if task.is_atari and can_be_sent else 1
     shares = [
-        _Share(players, task, jobs[worker::processes], seed, watched or [], threads // processes, starts)
+        _Share(players, task, jobs[worker::processes], seed, watched or [], threads // processes, starts, worker)
         for worker in range(processes)
     ]
     yield from _play(shares[0]) if processes == 1 else _play_in_processes(shares)
@@ -104,7 +106,9 @@ def _play(share: _Share) -> Iterator[Tally]:
     finished: list[tuple[int, int, float]] = []
     kinds = share.task.num_actions if share.task.bounds is None else 1
     states, agreed = np.zeros(kinds, np.int64), np.zeros((len(share.watched), kinds), np.int64)
-    moments = play_episodes(share.players, share.task, share.jobs, share.seed, share.threads, share.starts)
+    moments = play_episodes(
+        share.players, share.task, share.jobs, share.seed, share.threads, share.starts, share.process
+    )
     for tick, moment in enumerate(moments):
         finished += moment.finished
         firsts = moment.player == 0
@@ -124,7 +128,7 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
     workers: list[subprocess.Popen[bytes]] = []
     try:
         with selectors.DefaultSelector() as selector:
-            for share in shares:
+            for _ in shares:
                 worker = subprocess.Popen(
                     # -P: nothing is imported from the current folder, which may be a stranger's.
                     [sys.executable, "-P", "-c", f"from {__name__} import work; work()"],
@@ -133,6 +137,7 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
                     start_new_session=True,  # Ctrl-C is the parent's to handle
                 )
                 workers.append(worker)
+            for share, worker in zip(shares, workers, strict=True):  # all import their libraries at once
                 assert worker.stdin is not None
                 assert worker.stdout is not None
                 with suppress(BrokenPipeError), worker.stdin:  # it has ended: said below

@@ -60,6 +60,7 @@ def play_episodes(
     seed: int,
     threads: int,
     starts: Sequence[Start] | None = None,
+    process: int = 0,
 ) -> Iterator[Moment]:
     """Play exactly these episodes, on evaluation seeds, in this process.
 
@@ -71,9 +72,9 @@ def play_episodes(
         threads: of emulators and large networks.
         starts: where episodes begin, the n-th one at the n-th start (counted on from the first after the last). Until
             there the recorded actions are taken, and what they earn isn't counted.
+        process: which of several that share the episodes this is: each has seeds of its own.
     """
     seeds = EpisodeSeeds(seed, "evaluation")
-    share = jobs[0][1]  # tells several processes' shares apart: the first episode of each is another
     left, queue = len(jobs), iter(jobs)
     num_envs = min(MAX_ENVS, left)
     playing: list[tuple[int, int]] = [IDLE] * num_envs
@@ -81,7 +82,7 @@ def play_episodes(
 
     def seed_of(env: int, episode: int) -> int:
         if starts is None:
-            return seeds(env + MAX_ENVS * share, episode)
+            return seeds(env + MAX_ENVS * process, episode)
         playing[env] = next(queue, IDLE)  # the copy is being reset: what it begins must be known now
         start = starts[playing[env][1] % len(starts)]
         forced[env] = start.actions
@@ -90,7 +91,7 @@ def play_episodes(
     envs = Envs(task, num_envs, seed_of, threads, seed_each=starts is not None)
     if starts is None:
         playing = [next(queue) for _ in range(num_envs)]
-    rng = np.random.default_rng([seed, 1, share])
+    rng = np.random.default_rng([seed, 1, process])
     threads_of = [play_threads(player.policy, threads) for player in players]
     earned = np.zeros(num_envs)
     before = torch.get_num_threads()
@@ -132,7 +133,7 @@ def play_episodes(
 
 def play_threads(policy: Policy, threads: int) -> int:
     """Arithmetic threads for a policy that plays: idle ones would spin on the cores its emulators need."""
-    return 1 if policy.num_parameters < SMALL else threads
+    return 1 if policy.num_parameters < SMALL or policy.device != "cpu" else threads
 
 
 def random_player(task: Task, episodes: int) -> Player:

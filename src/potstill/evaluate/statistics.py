@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import bootstrap
 
 RESAMPLES = 9999
+MOST_DRAWN = 2_000_000
+"""Values drawn at a time."""
 TINY = 1e-9
 
 
@@ -96,8 +98,10 @@ def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
     if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, (value, value))
     samples = [np.repeat(sample, 2) if len(sample) < 2 else sample for sample in samples]
+    at_a_time = max(1, MOST_DRAWN // max(map(len, samples)))
     result = bootstrap(
-        samples, statistic, n_resamples=RESAMPLES, vectorized=True, paired=False, method="percentile", rng=0
-    )
+        samples, statistic, n_resamples=RESAMPLES, batch=at_a_time, vectorized=True, paired=False, method="percentile",
+        rng=0,
+    )  # fmt: skip
     low, high = result.confidence_interval
     return Estimate(value, (float(low), float(high)))

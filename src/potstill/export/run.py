@@ -20,6 +20,7 @@ from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import Task, make_task
 from potstill.teachers import load_all
+from potstill.teachers.onnx_trial import make_session
 
 CALIBRATION = 1024
 """Observations that int8's ranges are taken from; others than those it is compared on."""
@@ -118,7 +119,7 @@ def _make(
     write_bytes(draft, graph.SerializeToString())
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
+    session = make_session(onnxruntime, str(draft))
 
     def said(name: str) -> Callable[[np.ndarray], np.ndarray]:
         return lambda seen: np.asarray(session.run([name], {INPUT: seen})[0])

@@ -16,7 +16,7 @@ from potstill.distill.learning import cooled
 from potstill.distill.options import Options
 from potstill.distill.plan import Lesson, Plan, plan, sketch
 from potstill.distill.result import Played, results, score
-from potstill.distill.run import conclude, go_on, learn_and_save, save_students
+from potstill.distill.run import complete, conclude, go_on, learn_and_save, save_students
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import RANDOM_SHARE, Player, Score, normalised, random_player, relative, scores
@@ -77,6 +77,7 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     """
     open_run(out, resume, command, {**plan.record(), "fit": goal.record()})
     if (out / "result.json").exists():
+        yield from complete(plan, out)
         return
     [lesson], options = plan.lessons, plan.options
     looks: dict[str, Any] = read_json(out / "looks.json") if resume and (out / "looks.json").exists() else {}
@@ -102,7 +103,8 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     state.seconds["evaluate"] = state.elapsed - learnt
     said = _afresh(results(plan, students, [played]), found)
     said["fit"] = {**goal.record(), "rungs": rungs, **fitted}
-    yield from conclude(plan, state, students, said, out, command)
+    conclude(plan, state, said, out, command)
+    yield from complete(plan, out)
 
 
 def _look_at_teacher(
@@ -192,12 +194,12 @@ def _test(
     able = [rung for rung in rungs if rung.get("needed") is not None and rung["needed"] <= goal.max_episodes]
     found: dict[str, Score] = {}
     seed, most = options.seed + AFRESH, max((options.episodes, *(rung["needed"] for rung in able)))
-    for rung in able:
+    for number, rung in enumerate(able, 1):
         name = rung["name"]
         if not found:
             found = yield from _play(_players(lesson, {}, most), lesson, seed, threads)
         own = _players(lesson, {name: students[name][0]}, max(options.episodes, rung["needed"]))[name]
-        found |= yield from _play({name: own}, lesson, seed, threads)
+        found |= yield from _play({name: own}, lesson, seed + number, threads)  # the test takes scores for independent
         said = statement(found[name], found["teacher"], found["random"], goal.keep, goal.confidence)
         rung["tested"] = {**said.record(), "score": found[name].record()}
         if not said.holds:
@@ -257,10 +259,11 @@ def _best(rungs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _test_by_hand(plan: Plan, goal: Goal, rungs: list[dict[str, Any]], out: Path) -> list[str] | None:
-    """The command that makes the test for the best size, where it takes more episodes than were allowed; else None."""
-    if any("tested" in rung for rung in rungs) or not (best := _best(rungs))["needed"]:
-        return None
+    """The command that makes the test for the best size, where it takes more episodes than were allowed and
+    `evaluate` can make it; else None."""
     options = plan.options
+    if options.teacher_sees or any("tested" in rung for rung in rungs) or not (best := _best(rungs))["needed"]:
+        return None
     command = ["potstill", "evaluate", out / "students" / f"{best['name']}.safetensors", "--teacher", *options.teacher]
     command += ["--task", plan.lessons[0].task.id, "--act", options.act, "--keep", goal.keep]
     command += ["--confidence", goal.confidence, "--episodes", best["needed"], "--seed", options.seed + AFRESH]

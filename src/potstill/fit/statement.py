@@ -6,7 +6,7 @@ and where T > R it is at least k exactly if S − k T − (1 − k) R ≥ 0: a s
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,7 @@ class Statement:
     """Whether k is shown."""
 
     def record(self) -> dict[str, Any]:
-        return {"keep": self.keep, "share": self.share, "p": self.p, "at_least": self.at_least,
-                "episodes": self.episodes, "holds": self.holds}  # fmt: skip
+        return asdict(self)
 
 
 def statement(student: Score, teacher: Score, random: Score, keep: float, confidence: float) -> Statement:

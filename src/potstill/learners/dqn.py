@@ -9,7 +9,7 @@ import copy
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -136,10 +136,14 @@ def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator
         bf16: whether networks are computed in bfloat16 (weights stay float32).
         threads: of arithmetic.
     """
-    while (
-        state.updates and state.games[0].memory.rows * options.envs < options.learn_after
-    ):  # a portable checkpoint has none
+    memory = state.games[0].memory
+    # A portable checkpoint has no memory: as much as it would hold is played again.
+    lost = min(state.steps, memory.capacity * options.envs) if state.steps < options.steps else 0
+    torch.set_num_threads(1)
+    while memory.rows * options.envs < lost:
         play(state, options, bf16)
+        if memory.rows % 50 == 0:
+            yield replace(_progress(state, options, None), stage="refill", done=memory.rows * options.envs, total=lost)
     while state.steps < options.steps:
         start = time.perf_counter()
         torch.set_num_threads(1)
@@ -233,7 +237,7 @@ def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
     if state.updates % every == 0:
         state.target.load_state_dict(state.network.state_dict())
     if game.priorities:
-        errors = (chosen - goal).detach().abs().cpu().numpy()
+        errors = (batch.valid * (chosen - goal)).detach().abs().cpu().numpy()
         game.priorities.update(sample, errors)
     return loss.detach()
 

@@ -76,6 +76,11 @@ class DQNOptions:
         if self.learn_after < self.envs * (self.n_step + 1):
             raise PotstillError(f"--learn-after {self.learn_after}: too few steps for {self.envs} environments")
 
+        if self.steps <= self.learn_after:
+            raise PotstillError(
+                f"--steps {self.steps}: learning begins after --learn-after {self.learn_after}; lower it, or play more"
+            )
+
     def record(self) -> dict[str, Any]:
         """The options as JSON."""
         return asdict(self)

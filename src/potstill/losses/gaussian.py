@@ -8,9 +8,8 @@ import math
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from potstill.losses.distillation import Loss, PerSample
+from potstill.losses.distillation import Loss, PerSample, mse
 
 Outputs = Float[Tensor, "batch outputs"]
 """(batch, 2 × dimensions): means, then logs of standard deviations."""
@@ -44,17 +43,6 @@ def nll(student: Outputs, teacher: Outputs, temperature: float = 1.0) -> PerSamp
     mean, log_std = student.chunk(2, -1)
     distance = ((teacher.chunk(2, -1)[0] - mean) / log_std.exp()).square()
     return (distance / 2 + log_std + math.log(2 * math.pi) / 2).sum(-1)
-
-
-def mse(student: Outputs, teacher: Outputs, temperature: float = 1.0) -> PerSample:
-    """‖outputs_T − outputs_S‖²; τ has no effect.
-
-    Args:
-        student: the student's outputs.
-        teacher: the teacher's outputs.
-        temperature: taken so that the three losses are called alike.
-    """
-    return F.mse_loss(student, teacher, reduction="none").sum(-1)
 
 
 GAUSSIAN_LOSSES: dict[str, Loss] = {"kl": kl, "nll": nll, "mse": mse}

@@ -155,20 +155,20 @@ class Replay:
         with atomic_write(path) as file:
             np.savez(file, frames=np.frombuffer(packed, np.uint8), depth=depth, labels=labels)
 
-    def unseal(self, path: Path, rows: int | None = None) -> None:
-        """Add the rows of a file that `seal` wrote, all or the first `rows`.
+    def unseal(self, path: Path, rows: int | None = None, most: int = 0) -> None:
+        """Add the rows of a file that `seal` wrote, all or the first `rows`; it may hold `most`, if that is more.
 
         Raises:
             PotstillError: it is missing or damaged (each array has a checksum), or of another shape.
         """
         try:
             with path.open("rb") as file:
-                self._unseal(file, rows)
+                self._unseal(file, rows, most)
         except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, ZstdError) as error:
             raise PotstillError(f"{path} is missing, damaged or of another shape ({error})") from error
 
-    def _unseal(self, file: BinaryIO, rows: int | None) -> None:
-        largest = self.nbytes // self.capacity * max(self.capacity, rows or 0) + 10_000
+    def _unseal(self, file: BinaryIO, rows: int | None, most: int) -> None:
+        largest = self.nbytes // self.capacity * max(self.capacity, most) + 10_000
         if sum(member.file_size for member in ZipFile(file).infolist()) > largest:
             raise ValueError("it is too large")
         file.seek(0)

@@ -85,7 +85,6 @@ class Reproduction:
     games: list[str]
     missing: list[str]
     """The paper's games that can't be played here."""
-    teachers: dict[str, Path]
     jobs: list[Job]
 
 
@@ -105,7 +104,7 @@ def prepare(table: Table, options: Options) -> Reproduction:
             if game not in GAMES:
                 raise PotstillError(f"--games {game}: the paper's games are {', '.join(GAMES)}")
         games = list(options.games or OF_ONLINE)
-        return Reproduction(table, options, games, [], {}, [_online(game, options) for game in games])
+        return Reproduction(table, options, games, [], [_online(game, options) for game in games])
     teachers = find_teachers(options.teachers)
     of_paper = tuple(dict.fromkeys(game for column in TABLES[table].values() for game in column))
     games, missing = choose(options.games, teachers, of_paper)
@@ -124,7 +123,7 @@ def prepare(table: Table, options: Options) -> Reproduction:
             jobs += [_distillation(f"{game}-{seed}", {game: teachers[game]}, table, seed, options) for game in games]
         if table == "multitask-3":
             jobs.append(_multi_dqn(games, seed, options))
-    return Reproduction(table, options, games, missing, teachers, jobs)
+    return Reproduction(table, options, games, missing, jobs)
 
 
 def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int, options: Options) -> Job:

@@ -70,7 +70,7 @@ def load(folder: Path, state: State) -> dict[str, Any]:
                 game.priorities.weights[:] = tensors[f"priorities/{index}"].numpy()
                 game.priorities.largest = content["largest_priority"][index]
     except saved_state.DAMAGED as error:
-        raise saved_state.damaged(path, error) from error
+        raise saved_state.damaged(path, error, _mend(folder)) from error
     saved_state.remove_strays(folder, _named(shards, state))
     for index, game in enumerate(state.games):
         game.memory.rows = shards[0][0]
@@ -78,7 +78,7 @@ def load(folder: Path, state: State) -> dict[str, Any]:
             try:
                 game.memory.unseal(folder / _shard(*shard, index))
             except PotstillError as error:
-                raise PotstillError(f"{error}; remove {folder} to go on from the portable checkpoint") from error
+                raise PotstillError(f"{error}; {_mend(folder)}") from error
         game.envs.restore(content["envs"][index])
     return run
 
@@ -104,7 +104,9 @@ def load_portable(path: Path, state: State) -> dict[str, Any]:
         content, tensors = saved_state.read(path)
         run = _restore(state, content, {name: tensor.float() for name, tensor in tensors.items()})
     except saved_state.DAMAGED as error:
-        raise saved_state.damaged(path, error) from error
+        raise saved_state.damaged(
+            path, error, "there is nothing to go on from: begin anew in another folder"
+        ) from error
     state.target.load_state_dict(state.network.state_dict())
     return run
 
@@ -133,6 +135,10 @@ def _shards(folder: Path) -> list[tuple[int, int]]:
         return []
     content, _ = saved_state.read(folder / STATE)
     return [(int(first), int(end)) for first, end in content["shards"]]
+
+
+def _mend(folder: Path) -> str:
+    return f"remove {folder}, and --resume goes on from the portable checkpoint"
 
 
 def _shard(first: int, end: int, index: int) -> str:

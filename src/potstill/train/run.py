@@ -68,8 +68,8 @@ class Plan:
         return -(-self.options.steps // self.eval_every)
 
     def record(self) -> dict[str, Any]:
-        """What decides the weights, as JSON. A run may be made longer, unless students share its schedule."""
-        record = {
+        """What decides the weights and the scores, as JSON."""
+        return {
             **self.options.record(),
             "algo": "dqn",
             "task": [task.id for task in self.tasks],
@@ -78,11 +78,16 @@ class Plan:
             "threads": self.threads,
             "eval_every": self.eval_every,
             "eval_episodes": self.eval_episodes,
+            "episodes": self.episodes,
             "protocol": self.tasks[0].protocol.record(),
             "distill_online": list(self.following.students),
             "online_updates": self.following.updates,
         }
-        return {name: value for name, value in record.items() if name != "steps" or self.following.students}
+
+    @property
+    def may_differ(self) -> tuple[str, ...]:
+        """What of the record may be another later: a run may be made longer, unless students share its schedule."""
+        return ("episodes",) if self.following.students else ("episodes", "steps")
 
 
 def plan(
@@ -160,7 +165,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     """
     begun, options = time.perf_counter(), plan.options
     elsewhere = _goes_on_elsewhere(plan, out, resume)
-    open_run(out, resume, command, plan.record(), OF_THE_MACHINE if elsewhere else ())
+    open_run(out, resume, command, plan.record(), plan.may_differ + (OF_THE_MACHINE if elsewhere else ()))
     state = _fresh(plan)
     followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
     saved: dict[str, Any] = {"curve": [], "total": 0.0}
@@ -192,6 +197,9 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     ):
         written = begun_at
         for progress in dqn(state, options, plan.bf16, plan.threads):
+            if progress.stage == "refill":
+                yield progress
+                continue
             if progress.done // LINE_EVERY > written // LINE_EVERY:
                 written = progress.done
                 recent = {task.id: score for task, score in zip(plan.tasks, progress.scores, strict=True)}
