@@ -20,7 +20,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from potstill import Policy  # noqa: E402
+from potstill import Policy, load  # noqa: E402
 from potstill.networks import NetworkSpec  # noqa: E402
 from potstill.tasks import make_task  # noqa: E402
 from potstill.tasks.spec import RUSU2016  # noqa: E402
@@ -80,7 +80,7 @@ def cartpole_file(cartpole_file_once: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cartpole_teacher(cartpole_file: Path) -> Policy:
-    return Policy.from_file(cartpole_file)
+    return load(cartpole_file)
 
 
 @pytest.fixture(scope="session")

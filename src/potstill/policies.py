@@ -70,11 +70,13 @@ def load(path: Path, metadata: dict[str, str], shapes: dict[str, tuple[int, ...]
         PotstillError: it is damaged, of a newer schema, or its tensors don't fit its description.
     """
     description = artifact.read_description(path, metadata)
-    if "heads" not in description:
-        return [Policy.from_file(path)]
     policies = skeletons(description, path)
+    first = policies[0]
+    if len(policies) == 1:
+        artifact.fill(first.network, path, shapes, first.spec)
+        return policies
     network = as_one(policies)
-    artifact.fill(network, path, shapes, policies[0].spec)
+    artifact.fill(network, path, shapes, first.spec)
     use(policies, network)
     return policies
 
@@ -90,7 +92,7 @@ def skeletons(description: dict[str, Any], path: Path) -> list[Policy]:
         policies = [Policy.skeleton({**description, **head}) for head in heads]
         as_one(policies)
     except (KeyError, TypeError, ValueError, PotstillError) as error:
-        raise PotstillError(f"{path}: its header does not describe policies ({error})") from error
+        raise PotstillError(f"{path}: its header does not describe a policy ({error})") from error
     return policies
 
 

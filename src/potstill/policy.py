@@ -96,9 +96,9 @@ class Policy:
 
         Args:
             function: takes a batch of observations as the task shows them, (batch, *observation_shape), uint8 frames or
-                float32 vectors: a tensor if it is an `nn.Module`, else a NumPy array. It returns Q-values or logits,
-                (batch, actions); or the actions themselves, integers (batch,); or, where actions are continuous,
-                (batch, dimensions) of them; or means followed by log standard deviations.
+                float32 vectors: a tensor if it is an `nn.Module` (which is set to evaluate), else a NumPy array. It
+                returns Q-values or logits, (batch, actions); or the actions themselves, integers (batch,); or, where
+                actions are continuous, (batch, dimensions) of them; or means followed by log standard deviations.
             task: the task, or its id.
             outputs_are: "q" for Q-values; by default "logits", or "gaussian" where actions are continuous.
             kind: what to call it in results.
@@ -191,7 +191,7 @@ class Policy:
         return replace(self, network=copy.deepcopy(self.network).to(torch.bfloat16)) if self.is_ours else self
 
     @torch.no_grad()
-    def outputs(self, observations: Observations) -> Float[Tensor, "batch actions"]:
+    def outputs(self, observations: Observations) -> Float[Tensor, "batch outputs"]:
         """Q-values, logits, or means and log standard deviations, on the CPU.
 
         Args:
@@ -288,22 +288,6 @@ class Policy:
         except PotstillError as error:
             raise PotstillError(f"cannot write {path}: {error}") from error
         artifact.write(Path(path), description, dict(self.network.state_dict()))
-
-    @classmethod
-    def from_file(cls, path: Path) -> "Policy":
-        """Read a file that `save` wrote.
-
-        Raises:
-            PotstillError: it is damaged, of a newer schema, or its tensors don't fit its description.
-        """
-        metadata, shapes = artifact.read_metadata(path)
-        description = artifact.read_description(path, metadata)
-        try:
-            policy = cls.skeleton(description)
-        except (KeyError, TypeError, ValueError, PotstillError) as error:
-            raise PotstillError(f"{path}: its header does not describe a policy ({error})") from error
-        artifact.fill(policy.network, path, shapes, policy.spec)
-        return policy
 
     @classmethod
     def skeleton(cls, description: dict[str, Any]) -> "Policy":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from potstill import Policy, PotstillError
+from potstill import Policy, PotstillError, load
 from potstill.distill.options import Options
 from potstill.distill.plan import plan
 from potstill.distill.run import record, run
@@ -79,7 +79,7 @@ main(["distill", "--data", {str(recorded)!r}, "--student", "mlp:8", "--hours", "
     assert result["students"][0]["tasks"][0]["score"] is None
     assert result["teachers"][0]["outputs"] == "logits"
     assert "not scored" in write_report(tmp_path / "run").read_text()
-    assert Policy.from_file(tmp_path / "run" / "students" / "mlp_8.safetensors").task == "CartPole-v1"
+    assert load(tmp_path / "run" / "students" / "mlp_8.safetensors").task == "CartPole-v1"
 
 
 def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ class Lesson:
     size: int | None
     """Bytes of the teacher's file; None: there is none."""
 
-    @property
+    @cached_property
     def labeller(self) -> Policy | None:
         """The teacher as it plays for its students and labels; it is scored as it is."""
         frames = self.task.observation_dtype == "uint8"
