@@ -8,6 +8,11 @@ class PotstillError(Exception):
     """
 
 
-def in_a_line(error: object, limit: int = 300) -> str:
+def in_a_line(said: object, limit: int = 300) -> str:
     """What another library says, on one line and no longer than so many characters."""
-    return " ".join(str(error).split())[:limit]
+    return " ".join(str(said).split())[:limit]
+
+
+def named(error: Exception, limit: int = 300) -> str:
+    """An exception of a kind that nobody expects, likewise, with its name."""
+    return in_a_line(f"{type(error).__name__}: {error}", limit)

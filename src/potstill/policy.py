@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from potstill import artifact
 from potstill.actions import Actions, choose, read_actions
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, named
 from potstill.networks import (
     Foreign,
     GsdeHead,
@@ -211,7 +211,7 @@ class Policy:
         except Exception as error:
             if self.is_ours:
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # a stranger's may raise anything
+            reason = named(error)  # a stranger's may raise anything
             raise PotstillError(f"{self.spec} failed on an observation: {reason}") from error
         if self.actions is not None:
             means, log_stds = outputs.chunk(2, -1)
@@ -356,5 +356,5 @@ def _probed(function: nn.Module, task: Task, kind: str, num_parameters: int) -> 
                 network(torch.zeros(2, *task.observation_shape, dtype=getattr(torch, task.observation_dtype)))
             return network
         except Exception as error:  # a stranger's function may raise anything
-            complaints.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+            complaints.append(named(error))
     raise PotstillError(f"{kind} can't play {task.id}: given observations of {task.observation_shape}: {complaints[0]}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, named
 from potstill.files import read_json
 
 FOREIGN = (
@@ -48,7 +48,7 @@ def as_runs_write_it(run: Path) -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        shown = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        shown = named(error, 200)
         raise PotstillError(f"{run}: result.json or metrics.jsonl is not what a run writes ({shown})") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, named
 from potstill.policy import Meaning, Policy
 from potstill.tasks import Task, make_task
 from potstill.teachers.outputs import choose_output
@@ -59,7 +59,7 @@ def load(path: Path, kind: str, task_id: str | None, trust: bool) -> Policy:
             warnings.simplefilter("ignore")  # PyTorch's advice to whoever made the file
             module = torch.jit.load(path, "cpu") if kind == "TorchScript" else torch.export.load(path).module()
     except Exception as error:  # a stranger's program may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = named(error)
         raise PotstillError(f"{path} can't be loaded as {kind} ({reason})") from error
     complaint: PotstillError | None = None
     for floats in (False, True) if task.observation_dtype == "uint8" else (False,):
