@@ -211,6 +211,11 @@ def test_repeated_students_are_numbered_and_names_are_kept():
     assert named == {"net3": "net3", "net3-2": "net3", "a": "net3", "mlp_8-8": "mlp:8-8"}
 
 
+def test_students_of_several_losses_are_named_by_them():
+    named = name_students(("net3", "net3", "a=net3"), ("kl", "nll", "mse"))
+    assert named == {"net3-kl": "net3", "net3-nll": "net3", "a": "net3"}
+
+
 @pytest.mark.parametrize("spec", ["=net3", "../x=net3", ".x=net3", "a b=net3", "x/y=net3"])
 def test_a_name_that_would_leave_the_folder_is_refused(spec):
     with pytest.raises(PotstillError, match="a name is letters"):

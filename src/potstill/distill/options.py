@@ -35,7 +35,7 @@ class Options:
     """The teacher may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     loss: tuple[Literal["kl", "nll", "mse"], ...] = ("kl",)
     """kl: match the sharpened distribution; nll: the teacher's best action; mse: its outputs. One, or one for each
-    student in their order."""
+    student in their order, as in --student net3 net3 --loss kl nll."""
     temperature: float | None = None
     """Divides the teacher's outputs in the KL loss. Default: 0.01 for Q-values, 1 for logits."""
     hours: float = 3.0
@@ -132,16 +132,18 @@ class Options:
         return {name: list(map(str, value)) if isinstance(value, tuple) else value for name, value in named.items()}
 
 
-def name_students(specs: tuple[str, ...]) -> dict[str, str]:
-    """`net3 net3 small=net1` → {"net3": "net3", "net3-2": "net3", "small": "net1"}.
+def name_students(specs: tuple[str, ...], losses: tuple[str, ...] = ()) -> dict[str, str]:
+    """`net3 net3 small=net1` → {"net3": "net3", "net3-2": "net3", "small": "net1"}; where each has a loss of its own,
+    `net3 net3` → {"net3-kl": "net3", "net3-nll": "net3"}.
 
     Raises:
         PotstillError: a name that can't be a file's name, or that is given twice.
     """
     named: dict[str, str] = {}
-    for text in specs:
+    of_each = [f"-{loss}" for loss in losses] if len(losses) == len(specs) > 1 else [""] * len(specs)
+    for text, loss in zip(specs, of_each, strict=True):
         name, equals, spec = text.rpartition("=")
-        spec, name = (spec, name) if equals else (text, text.replace(":", "_").replace("/", "_"))
+        spec, name = (spec, name) if equals else (text, text.replace(":", "_").replace("/", "_") + loss)
         if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
             raise PotstillError(f"--student {text}: a name is letters, digits, '-', '_' and '.'")
         if equals and name in named:

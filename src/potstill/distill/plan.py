@@ -152,7 +152,7 @@ def plan(options: Options, *teachers: Policy, may_play_ahead: bool = True) -> Pl
             )
     if options.batch_norm and options.batch < 2 * len(lessons):
         raise PotstillError(f"--batch {options.batch}: batch normalisation needs two samples of each task")
-    students = _specs(options.student)
+    students = _specs(options.student, options.loss)
     if len(options.loss) not in {1, len(students)}:
         raise PotstillError(f"--loss {' '.join(options.loss)}: name one, or one for each of {len(students)} students")
     student_sees = None
@@ -182,8 +182,8 @@ def sketch(spec: NetworkSpec, task: Task, sees: tuple[tuple[int, int], ...] | No
         return Policy.new(spec, "logits", task.observation_shape, task.observation_dtype, task.num_outputs, sees)
 
 
-def _specs(students: tuple[str, ...]) -> dict[str, NetworkSpec]:
-    return {name: NetworkSpec.parse(spec) for name, spec in name_students(students).items()}
+def _specs(students: tuple[str, ...], losses: tuple[str, ...] = ()) -> dict[str, NetworkSpec]:
+    return {name: NetworkSpec.parse(spec) for name, spec in name_students(students, losses).items()}
 
 
 def plays_ahead(options: Options, threads: int) -> bool:
