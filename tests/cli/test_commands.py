@@ -39,6 +39,11 @@ def test_distill_then_evaluate_inspect_and_report(workplace, potstill, capsys, m
     assert "mlp:8" in capsys.readouterr().out
     main(["report", "out"])
     assert capsys.readouterr().out == "out/report.html\n"
+    (workplace / "begun").mkdir()
+    main(["report", "out", "begun", "--out", "all.html"])
+    assert capsys.readouterr() == ("all.html\n", "potstill: left out, not finished: begun\n")
+    main(["evaluate", student, "--task", "CartPole-v0", "--episodes", "2"])
+    assert "says that it plays CartPole-v1; here it plays CartPole-v0" in capsys.readouterr().err
     monkeypatch.setattr("potstill.distill.videos.SECONDS", 0.4)
     main([*distill, "--resume"])
     assert capsys.readouterr().err == "out was finished already\n"

@@ -27,6 +27,7 @@ WRONG = [
     ([*DISTILL, "--hour", "1"], "--hour"),
     ([*DISTILL, "--device", "tpu"], "tpu"),
     ([*DISTILL, "--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
+    ([*DISTILL, "--student", "mlp:4"], "--student is given twice: name all of its values behind one"),
     # values that can't work
     ([*DISTILL, "--hours", "0"], "--hours 0.0: must be above 0"),
     ([*DISTILL, "--hours", "nan"], "--hours nan: must be above 0"),
@@ -36,11 +37,12 @@ WRONG = [
     ([*DISTILL, "--driver", "dagger"], "--driver dagger: must be teacher, student or mix:SHARE"),
     ([*DISTILL, "--driver", "mix:2"], "--driver mix:2: must be teacher, student or mix:SHARE"),
     ([*DISTILL, "--driver", "mix:"], "--driver mix:: must be teacher, student or mix:SHARE"),
+    ([*DISTILL, "--hours", "1", "--driver", "student"], "students drive from the second hour on; add --hours 2"),
+    ([*DISTILL, "--student-sees", "0:5"], "--student-sees 0:5: CartPole-v1 shows 4 numbers"),
     ([*DISTILL, "--play-epsilon", "1.5"], "--play-epsilon 1.5: must be from 0 to 1"),
     ([*DISTILL, "--seed", "-1"], "--seed and --threads can't be negative"),
     ([*DISTILL, "--memory-hours", "0.001"], "--memory-hours 0.001: too small"),
     ([*DISTILL, "--temperature", "0"], "--temperature 0.0: must be above 0"),
-    ([*DISTILL, "--act", "sample", "--loss", "mse"], "use --act greedy"),
     ([*DISTILL, "--loss", "kl", "nll"], "--loss kl nll: name one, or one for each of 1 students"),
     # students
     (["distill", "--teacher", "cartpole.safetensors", "--student", "net4", "--out", "out"], "'net4' is no network"),

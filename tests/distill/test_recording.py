@@ -125,6 +125,11 @@ def test_the_teacher_of_recorded_games_may_be_named_to_score_the_students(tmp_pa
     assert planned.lessons[0].task.action_names[0] == "NOOP"
 
 
+def test_recorded_play_of_another_task_is_refused(recorded):
+    with pytest.raises(PotstillError, match=r"--task Acrobot-v1: .*data is play of CartPole-v1"):
+        plan(Options(("mlp:8",), data=(recorded,), task=("Acrobot-v1",), hours=1.0))
+
+
 def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
     cartpole_teacher.task = None
     cartpole_teacher.save(tmp_path / "other.safetensors")

@@ -33,6 +33,12 @@ def resumable(command: list[str]) -> Generator[None]:
         sys.exit(130)
 
 
+def say_other_task(policy: "Policy", task: "Task", name: object) -> None:
+    """On stderr, if a policy is to play another task than its file says: it is allowed, and often a mistake."""
+    if policy.task is not None and policy.task.partition("?")[0] != task.id.partition("?")[0]:
+        print(f"potstill: {name} says that it plays {policy.task}; here it plays {task.id}", file=sys.stderr)
+
+
 def printable(text: str) -> str:
     """Words out of a stranger's file, without what would command the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
@@ -80,5 +86,6 @@ def load_players(
             if sees is not None and policy.sees is None:
                 policy.seeing(task.parts("--sees", sees), task.observation_shape)
             check_plays(policy, task, str(path))
+            say_other_task(policy, task, path)
             players.append((path, policy, task))
     return players

@@ -149,7 +149,12 @@ class Report:
 
         if not self.runs:
             raise PotstillError("report: name at least one of RUNS, a run directory")
-        print(write_report(*self.runs, out=self.out))
+        finished = [run for run in self.runs if (run / "result.json").exists()]
+        if len(self.runs) > 1 and finished:
+            for run in self.runs:
+                if run not in finished:
+                    print(f"potstill: left out, not finished: {run}", file=sys.stderr)
+        print(write_report(*(finished or self.runs), out=self.out))
 
 
 @dataclass(frozen=True)

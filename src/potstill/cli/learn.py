@@ -9,15 +9,25 @@ import sys
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, resumable
+from potstill.cli.common import Flat, resumable, say_other_task
 from potstill.distill.options import Options
 from potstill.errors import PotstillError
 from potstill.fit.options import Goal
 from potstill.learners.options import DQNOptions
+
+if TYPE_CHECKING:
+    from potstill.distill.plan import Plan
+
+
+def _say_other_tasks(planned: "Plan") -> None:
+    """On stderr, which teachers are to play another task than their files say."""
+    for lesson in planned.lessons:
+        if lesson.teacher:
+            say_other_task(lesson.teacher, lesson.task, lesson.teacher_record["name"])
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Distill:
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
     video: bool = True
-    """Whether each student is filmed beside its teacher in the end, for the report."""
+    """Each student is filmed beside its teacher in the end, for the report, unless this is given."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
@@ -49,6 +59,7 @@ class Distill:
         if not self.options.student:
             raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
         planned = plan(self.options)
+        _say_other_tasks(planned)
         finished = (self.out / "result.json").exists()
         with resumable(command):
             show_progress(
@@ -87,6 +98,7 @@ class Fit:
         from potstill.report import write_report
 
         planned = prepare(self.options, self.goal)
+        _say_other_tasks(planned)
         with resumable(command):
             show_progress(fit(planned, self.goal, self.out, self.resume, command))
             if chosen := read_json(self.out / "result.json")["fit"]["chosen"]:

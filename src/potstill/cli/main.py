@@ -74,6 +74,9 @@ def parse(
     Raises:
         PotstillError: it can't be read; the message is the parser's, on one line.
     """
+    options = [word.partition("=")[0] for word in argv if word.startswith("--")]
+    if twice := next((option for option in options if options.count(option) > 1), None):
+        raise PotstillError(f"{twice} is given twice: name all of its values behind one")
     complaint = io.StringIO()
     named = argv[0] if argv and argv[0] in COMMANDS else None
     try:

@@ -86,6 +86,10 @@ def show_result(out: Path, page: Path) -> None:
     console = Console(width=None if Console().is_terminal else 110, highlight=False)
     for index, teacher in enumerate(result["teachers"]):
         console.print(_task_table(result, index, teacher))
+        if teacher["score"] and all(student["tasks"][index]["normalised"] is None for student in result["students"]):
+            console.print(
+                f"{teacher['name']} isn't surely better than chance on {teacher['task']}: nothing to compare with"
+            )
     for student in result["students"]:
         if "geometric_mean" in student:
             console.print(

@@ -52,8 +52,8 @@ class Options:
     learning_rate: float | None = None
     """The highest. Default: 0.02 for adam (1.5e-3 with --no-batch-norm), 2.5e-4 for rmsprop."""
     batch_norm: bool = True
-    """Whether students learn with batch normalisation, which goes into their weights when they are saved: the networks
-    stay as they are named."""
+    """Students learn with batch normalisation, which goes into their weights when they are saved, unless this is given:
+    the networks stay as they are named."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: a short rise, then down to 0; constant: none of it."""
     envs: int = 60
@@ -102,7 +102,8 @@ class Options:
             raise PotstillError("--batch 1: batch normalisation needs two samples; add --no-batch-norm")
         if not 0 <= self.play_epsilon <= 1:
             raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
-        _ = self.student_share
+        if self.student_share and self.hours <= 1:
+            raise PotstillError(f"--driver {self.driver}: students drive from the second hour on; add --hours 2")
         if self.data and self.driver != "teacher":
             raise PotstillError(f"--driver {self.driver}: nobody drives in recorded play; leave out --data or --driver")
         if not self.teacher and self.data and self.teacher_sees is not None:

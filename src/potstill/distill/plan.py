@@ -237,10 +237,12 @@ def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Re
             name, record = str(teacher.spec), dict[str, Any](name=str(teacher.spec), sha256=None)
         elif options.teacher:
             name, path = str(options.teacher[index]), find(options.teacher[index])
-            size = path.stat().st_size
             teacher, record = load(path, wanted, options.trust), dict[str, Any](name=path.stem, sha256=sha256(path))
+            size = path.stat().st_size
         else:
             teacher, size, name, record = None, None, "", recordings[index].teacher
+            if wanted not in (None, (recorded := recordings[index]).task.id):
+                raise PotstillError(f"--task {wanted}: {recorded.folder} is play of {recorded.task.id}")
         if teacher is None:
             task = recordings[index].task
         else:

@@ -108,6 +108,8 @@ class Task:
             if name in keys:
                 parts.append(keys[name])
             elif match := re.fullmatch(r"(-?[0-9]{1,6})?:(-?[0-9]{1,6})?", name):
+                if any(abs(int(end or 0)) > self.observation_shape[0] for end in match.groups()):
+                    break
                 start, stop, _ = slice(*(end and int(end) for end in match.groups())).indices(self.observation_shape[0])
                 parts.append((start, stop))
         if not 0 < len(parts) == wanted.count(",") + 1 <= MAX_PARTS or any(start >= stop for start, stop in parts):
