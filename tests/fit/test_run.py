@@ -55,6 +55,9 @@ def test_the_smallest_that_passes_is_chosen_on_fresh_episodes(options, tmp_path)
             assert share == pytest.approx(rung["tested"]["share"])
         else:
             assert share == pytest.approx(rung["share"])
+    assert len({found["seed"], *(rung["tested"]["seed"] for rung in tested)}) == 1 + len(tested), (
+        "episodes are not shared"
+    )
     for rung in tested:
         assert len(rung["tested"]["score"]["returns"]) == rung["tested"]["episodes"] >= 8
         assert rung["tested"]["at_least"] <= rung["tested"]["share"]

@@ -201,7 +201,7 @@ def _test(
         own = _players(lesson, {name: students[name][0]}, max(options.episodes, rung["needed"]))[name]
         found |= yield from _play({name: own}, lesson, seed + number, threads)  # the test takes scores for independent
         said = statement(found[name], found["teacher"], found["random"], goal.keep, goal.confidence)
-        rung["tested"] = {**said.record(), "score": found[name].record()}
+        rung["tested"] = {**said.record(), "seed": seed + number, "score": found[name].record()}
         if not said.holds:
             break
     return found
