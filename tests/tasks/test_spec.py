@@ -102,12 +102,12 @@ def test_a_dict_of_vectors_is_seen_as_one_with_parts_by_key(reach):
     assert task.parts("--sees", "position,0:1") == ((3, 5), (0, 1))
 
 
-@pytest.mark.parametrize(("wanted", "parts"), [("0:2", ((0, 2),)), (":2,-1:", ((0, 2), (3, 4))), ("1:99", ((1, 4),))])
+@pytest.mark.parametrize(("wanted", "parts"), [("0:2", ((0, 2),)), (":2,-1:", ((0, 2), (3, 4)))])
 def test_parts_of_a_vector_are_slices(wanted, parts):
     assert make_task("CartPole-v1").parts("--sees", wanted) == parts
 
 
-@pytest.mark.parametrize("wanted", ["", "speed", "0:2,", "2:2", "3:1", "0:2:1", "1", "9:"])
+@pytest.mark.parametrize("wanted", ["", "speed", "0:2,", "2:2", "3:1", "0:2:1", "1", "9:", "1:99", "-9:2"])
 def test_parts_that_do_not_exist_are_one_line(wanted):
     with pytest.raises(PotstillError, match="CartPole-v1 shows 4 numbers, name slices"):
         make_task("CartPole-v1").parts("--sees", wanted)
