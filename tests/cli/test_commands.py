@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from potstill import Policy
+from potstill import Policy, load
 from potstill.cli.main import main
 from potstill.networks import NetworkSpec
 
@@ -44,6 +44,11 @@ def test_distill_then_evaluate_inspect_and_report(workplace, potstill, capsys, m
     assert capsys.readouterr() == ("all.html\n", "potstill: left out, not finished: begun\n")
     main(["evaluate", student, "--task", "CartPole-v0", "--episodes", "2"])
     assert "says that it plays CartPole-v1; here it plays CartPole-v0" in capsys.readouterr().err
+    stranger = load(student)
+    stranger.task = "\x1b[2JPong"
+    stranger.save("stranger.safetensors")
+    main(["evaluate", "stranger.safetensors", "--task", "CartPole-v1", "--episodes", "2"])
+    assert "says that it plays ?[2JPong" in capsys.readouterr().err, "nobody's file commands the terminal"
     monkeypatch.setattr("potstill.distill.videos.SECONDS", 0.4)
     main([*distill, "--resume"])
     assert capsys.readouterr().err == "out was finished already\n"

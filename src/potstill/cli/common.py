@@ -36,7 +36,8 @@ def resumable(command: list[str]) -> Generator[None]:
 def say_other_task(policy: "Policy", task: "Task", name: object) -> None:
     """On stderr, if a policy is to play another task than its file says: it is allowed, and often a mistake."""
     if policy.task is not None and policy.task.partition("?")[0] != task.id.partition("?")[0]:
-        print(f"potstill: {name} says that it plays {policy.task}; here it plays {task.id}", file=sys.stderr)
+        said = f"potstill: {name} says that it plays {policy.task}; here it plays {task.id}"
+        print(printable(said), file=sys.stderr)
 
 
 def printable(text: str) -> str:
