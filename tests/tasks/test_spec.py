@@ -50,6 +50,8 @@ def test_a_changed_protocol_says_so():
         ("ALE/pong", "ids look like ALE/Pong-v5"),
         ("ALE/../../etc-v5", "no such Atari game"),
         ("CartPoel-v1", "CartPoel"),
+        ("PongNoFrameskip-v4", "no such Atari game; ids look like ALE/Pong-v5"),
+        ("MsPacman", "as in ALE/MsPacman-v5"),
         ("LunarLander-v2", "LunarLander-v3"),
         ("MountainCar-v99", "--task MountainCar-v99"),
         ("FrozenLake-v1", "only vectors are seen so far"),

@@ -36,6 +36,7 @@ def write_zip(path):
             "no plain state dict .* is a pickle, which can run code",
         ),
         (lambda p: torch.save({"a": Bomb()}, p, _use_new_zipfile_serialization=False), "is a pickle"),
+        (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"), "git lfs pull"),
         (write_zip, "neither Stable-Baselines3's"),
     ],
 )
@@ -48,3 +49,22 @@ def test_what_is_no_policy_runs_nothing_and_is_one_line(tmp_path, monkeypatch, w
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_web_page_called_a_zip_is_none(tmp_path):
+    path = tmp_path / "dqn.zip"
+    path.write_text("<!doctype html>")
+    with pytest.raises(PotstillError, match="is no zip, whatever its name says"):
+        load(path)
+
+
+def test_a_zip_whose_end_is_missing_is_not_taken_for_one_within_it(tmp_path):
+    whole, half = tmp_path / "whole.zip", tmp_path / "half.zip"
+    torch.save({"q.weight": torch.zeros(2, 4)}, tmp_path / "policy.pth")
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("data", "{}")
+        archive.write(tmp_path / "policy.pth", "policy.pth")
+    content = whole.read_bytes()
+    half.write_bytes(content[: content.index(b"PK\x05\x06") + 22])
+    with pytest.raises(PotstillError, match="its end is missing"):
+        load(half)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Act = Literal["greedy", "sample"]
 MAX_PARTS = 64
 """Of a vector that a policy sees."""
+OLD_ATARI = re.compile("NoFrameskip|Deterministic")
+"""In gym's names of Atari's games, as in PongNoFrameskip-v4."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def make_task(task_id: str) -> Task:
     Raises:
         PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
     """
-    if task_id.startswith("ALE/"):
+    if task_id.startswith("ALE/") or OLD_ATARI.search(task_id):
         names = _action_names(task_id)
         return Task(
             id=task_id,
@@ -169,15 +171,27 @@ def rom_name(task_id: str) -> str:
     Raises:
         PotstillError: the game doesn't exist, or the id isn't of that form.
     """
-    from ale_py import roms
-
-    games = {name.replace("_", ""): name for name in roms.get_all_rom_ids()}
+    games = _games()
     game, _, version = task_id.removeprefix("ALE/").partition("-")
     if version == "v5" and game.lower() in games:
         return games[game.lower()]
-    close = difflib.get_close_matches(game.lower(), games, n=1, cutoff=0.5)
-    hint = "".join(part.capitalize() for part in games[close[0]].split("_")) if close else "Pong"
-    raise PotstillError(f"--task {task_id}: no such Atari game; ids look like ALE/{hint}-v5")
+    hint = _atari_like(OLD_ATARI.sub("", game), 0.5)
+    raise PotstillError(f"--task {task_id}: no such Atari game; ids look like {hint or 'ALE/Pong-v5'}")
+
+
+def _games() -> dict[str, str]:
+    """ALE's names of games by Gymnasium's in small letters: `mspacman` → `ms_pacman`."""
+    from ale_py import roms
+
+    return {name.replace("_", ""): name for name in roms.get_all_rom_ids()}
+
+
+def _atari_like(game: str, cutoff: float) -> str | None:
+    """The id of the Atari game that is called most like this, if it is enough."""
+    games = _games()
+    for close in difflib.get_close_matches(game.lower(), games, n=1, cutoff=cutoff):
+        return f"ALE/{''.join(part.capitalize() for part in games[close].split('_'))}-v5"
+    return None
 
 
 @cache
@@ -245,6 +259,10 @@ def make_gymnasium_env(task_id: str, **settings: Any) -> "gymnasium.Env[Any, Any
         return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env
     except gymnasium.error.DependencyNotInstalled as error:
         raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
+    except gymnasium.error.Error as error:
+        atari = _atari_like(name.partition("-")[0], 0.9)
+        hint = f" Atari's games are called as in {atari}." if atari else ""
+        raise PotstillError(f"--task {task_id}: {in_a_line(error)}{hint}") from error
     except Exception as error:  # an environment may raise anything, of arguments that it doesn't take too
         raise PotstillError(f"--task {task_id}: {in_a_line(error)}") from error
 

@@ -14,6 +14,7 @@ from potstill.teachers.tensors import MAX_WEIGHTS, read_state_dict
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
+LFS_POINTER = b"version https://"
 
 
 def load(name: str | Path, task: str | None = None, trust: bool = False) -> Policy:
@@ -47,12 +48,16 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
             raise PotstillError(f"{path} is a folder: name the policy file in it")
         with path.open("rb") as file:
             start = file.read(16)
+    if start == LFS_POINTER:
+        raise PotstillError(f"{path} only points to the file, which Git LFS keeps: git lfs pull")
     if path.suffix == ".onnx":
         return onnx.load(path, task)
     if start.startswith(b"PK"):
         return [_load_zip(path, task, trust)]
     if start.startswith(OLD_TORCH):
         return [_load_torch(path)]
+    if path.suffix == ".zip":
+        raise PotstillError(f"{path} is no zip, whatever its name says: get it again from where it came from")
     try:
         metadata, shapes = artifact.read_metadata(path)
     except PotstillError:
@@ -75,6 +80,9 @@ def _load_zip(path: Path, task: str | None, trust: bool) -> Policy:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            # Where the end is missing, zipfile takes the end of a zip within it.
+            if min((info.header_offset for info in archive.filelist), default=0) > 0:
+                raise zipfile.BadZipFile("its end is missing")
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise PotstillError(f"{path} is a damaged zip ({error})") from error
     if "data" in names and "policy.pth" in names:
