@@ -91,6 +91,20 @@ def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
         assert words in text
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_what_the_users_folder_is_called_is_not_pushed(client, run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/alice")
+    result = json.loads((run / "result.json").read_text())
+    result["command"][-1] = "/home/alice/a.zip"
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "report.html").write_text("potstill distill --teacher /home/alice/a.zip, not /home/alices/b.zip")
+    push(run, "small", "me/x", None, private=False, quiet=True)
+    pushed = tmp_path / "hub" / "me" / "x"
+    assert "--teacher ~/a.zip" in (pushed / "README.md").read_text().replace("'", "")
+    assert json.loads((pushed / "result.json").read_text())["command"][-1] == "~/a.zip"
+    assert (pushed / "report.html").read_text() == "potstill distill --teacher ~/a.zip, not /home/alices/b.zip"
+
+
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client, of its own httpx
 def test_pushed_again_it_is_another_commit_and_nothing_private_becomes_public(client, hub_commits, run):
     for private in (True, True, False):

@@ -68,9 +68,10 @@ def show_bench(measured: dict[str, Measured]) -> None:
 
 def show_score(record: dict[str, Any]) -> None:
     """A policy's score, what it is of a teacher's, and what that shows."""
-    score = record["score"]
+    score, epsilon = record["score"], record["protocol"]["epsilon"]
+    played = f"{score['episodes']} episodes of {record['task']}" + (f" at ε = {epsilon:g}" if epsilon else "")
     share = f", normalised {interval(record['normalised'], 3)}" if "normalised" in record else ""
-    print(f"{record['file']}: {interval(score, 2)} over {score['episodes']} episodes of {record['task']}{share}")
+    print(f"{record['file']}: {interval(score, 2)} over {played}{share}")
     if "statement" in record and not record["statement"]:
         print("  nothing is shown: the teacher isn't surely better than chance")
     if said := record.get("statement"):

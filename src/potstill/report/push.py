@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.errors import PotstillError, in_a_line
-from potstill.report.card import check_hub, find_student, make_card
+from potstill.report.card import check_hub, find_student, make_card, without_home
 from potstill.report.read import as_runs_write_it, inside, read_result
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
     if quiet:
         disable_progress_bars()
     api = HfApi()
-    content = {"README.md": card.encode(), **{name: str(path) for name, path in files.items()}}
+    content: dict[str, bytes | str] = {"README.md": card.encode()}
+    for name, path in files.items():
+        text = path.suffix in (".json", ".html")
+        content[name] = without_home(path.read_text()).encode() if text else str(path)
     with _one_line(to, api):
         address = api.create_repo(to, private=private or None, exist_ok=True)
         stays_public = private and not api.model_info(to).private
