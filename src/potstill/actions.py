@@ -23,6 +23,11 @@ class Actions:
     squashed: bool
     """By tanh, then scaled to the bounds (SAC, TD3); otherwise clipped to them (PPO)."""
 
+    @property
+    def log_std(self) -> tuple[float, float]:
+        """Where the logs of standard deviations end; Stable-Baselines3's SAC has an end, its PPO none that matters."""
+        return -20.0, 2.0 if self.squashed else 20.0
+
     def of(self, means: Float[Tensor, "batch actions"]) -> Float[Tensor, "batch actions"]:
         """Actions from means or samples."""
         low, high = (torch.tensor(bound, device=means.device) for bound in (self.low, self.high))

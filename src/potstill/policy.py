@@ -33,8 +33,6 @@ Meaning = Literal["q", "logits", "gaussian"]
 standard deviations, of a Gaussian over continuous actions."""
 TEMPERATURE: dict[Meaning, float] = {"q": 0.01, "logits": 1.0, "gaussian": 1.0}
 """The distillation temperature that outputs ask for: Q-values are sharpened, the others are a distribution already."""
-LOG_STD = (-20.0, 2.0)
-"""Where the logs of standard deviations end, as in Stable-Baselines3's SAC."""
 Observations = Shaped[np.ndarray, "batch ..."]
 
 
@@ -215,7 +213,7 @@ class Policy:
             raise PotstillError(f"{self.spec} failed on an observation: {reason}") from error
         if self.actions is not None:
             means, log_stds = outputs.chunk(2, -1)
-            outputs = torch.cat([means, log_stds.clamp(*LOG_STD)], -1)
+            outputs = torch.cat([means, log_stds.clamp(*self.actions.log_std)], -1)
         return outputs
 
     def act(

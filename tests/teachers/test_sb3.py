@@ -52,6 +52,7 @@ CASES = {
     "dqn": (DQN, "MlpPolicy", "CartPole-v1", {}),
     "dqn-wide": (DQN, "MlpPolicy", "CartPole-v1", {"net_arch": [32]}),
     "dqn-tanh": (DQN, "MlpPolicy", "CartPole-v1", {"activation_fn": torch.nn.Tanh}),
+    "dqn-no-images": (DQN, "MlpPolicy", "CartPole-v1", {"normalize_images": False}),
     "dqn-cnn": (DQN, "CnnPolicy", FramesEnv, {}),
     "ppo": (PPO, "MlpPolicy", "CartPole-v1", {}),
     "ppo-relu": (PPO, "MlpPolicy", "CartPole-v1", {"net_arch": {"pi": [32, 16], "vf": [8]}, **RELU}),
@@ -240,7 +241,7 @@ def zip_bomb() -> bytes:
         (lambda p: {"policy_pth": weights([1, 2])}, "no state dict"),
         (lambda p: {"policy_pth": weights({1: torch.zeros(1)})}, "no state dict"),
         (lambda p: {"policy_pth": weights({"a": torch.zeros(1).expand(10**6, 10**5)})}, "without the bytes for it"),
-        (lambda p: {"policy_pth": weights({"a": torch.zeros(1, dtype=torch.int64)})}, "without the bytes for it"),
+        (lambda p: {"policy_pth": weights({"a": torch.zeros(1, dtype=torch.int64)})}, "int64, not floating point"),
         (lambda p: {"policy_pth": zip_bomb()}, "unpacks to 629145600 bytes"),
         (lambda p: {"policy_pth": None}, r"neither Stable-Baselines3's \(no data, policy.pth\)"),
         (lambda p: {"data": b"{"}, "its data is not JSON"),
@@ -251,7 +252,14 @@ def zip_bomb() -> bytes:
         (lambda p: {"data": changed_data(p, policy_kwargs={"activation_fn": "<class 'x.GELU'>"})}, "GELU is not known"),
         (lambda p: {"data": changed_data(p, policy_kwargs={"features_extractor_class": "<class 'm.Own'>"})},
          "features_extractor_class"),
-        (lambda p: {"data": changed_data(p, policy_kwargs={"normalize_images": False})}, "normalize_images=False"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"activation_fn": "<class '__main__.ReLU'>"})},
+         "activation __main__.ReLU is not known"),
+        (lambda p: {"data": changed_data(p, policy_kwargs={"features_extractor_class": "<class 'm.NatureCNN'>"})},
+         "features_extractor_class"),
+        (lambda p: {"data": changed_data(p, policy_class={"__module__": "__main__"})}, "class is of __main__: only"),
+        (lambda p: {"data": changed_data(p, policy_class={"__module__": "sb3_contrib.crossq.policies"})},
+         "normalised layers are not played"),
+        (lambda p: {"data": changed_data(p, policy_class=None)}, "class is of None: only"),
         (lambda p: {"data": changed_data(p, policy_kwargs=[1])}, "policy_kwargs can't be read"),
     ],
 )  # fmt: skip
@@ -261,6 +269,29 @@ def test_a_hostile_or_unknown_zip_runs_nothing_and_is_one_line(dqn_zip, tmp_path
         load(repack(dqn_zip, tmp_path / "changed.zip", **change(dqn_zip)))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "PWNED").exists()
+
+
+@pytest.mark.parametrize("side", [88, 64])
+def test_frames_of_another_size_than_ataris_are_refused(side, tmp_path, monkeypatch):
+    monkeypatch.setattr(FramesEnv, "observation_space", gymnasium.spaces.Box(0, 255, (4, side, side), np.uint8))
+    save("dqn-cnn", tmp_path / "model.zip")
+    with pytest.raises(PotstillError, match=f"sees frames of 4 × {side} × {side}; only"):
+        load(tmp_path / "model.zip")
+
+
+def test_frames_that_are_not_scaled_or_seen_by_an_mlp_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(CASES, "unscaled", (DQN, "CnnPolicy", FramesEnv, {"normalize_images": False}))
+    monkeypatch.setitem(CASES, "flat", (DQN, "MlpPolicy", FramesEnv, {"net_arch": [4]}))
+    for case, message in (("unscaled", "normalize_images=False is not known"), ("flat", "an MLP that sees frames")):
+        save(case, tmp_path / f"{case}.zip")
+        with pytest.raises(PotstillError, match=message):
+            load(tmp_path / f"{case}.zip")
+
+
+def test_layers_that_only_the_spread_is_computed_by_are_refused(dqn_zip, tmp_path):
+    of_spread = weights({"sde_features_extractor.0.weight": torch.zeros(4, 4)})
+    with pytest.raises(PotstillError, match="its spread is computed by layers of its own"):
+        load(repack(dqn_zip, tmp_path / "changed.zip", policy_pth=of_spread))
 
 
 def test_a_zip_bomb_in_data_is_not_unpacked(dqn_zip, tmp_path):

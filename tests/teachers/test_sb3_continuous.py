@@ -36,6 +36,8 @@ CASES = {
     "ppo": (PPO, "MlpPolicy", {}),
     "ppo-wide": (PPO, "MlpPolicy", {"net_arch": [16], "log_std_init": -1.5}),
     "ppo-gsde": (PPO, "MlpPolicy", {"use_sde": True}),
+    "ppo-gsde-far": (PPO, "MlpPolicy", {"use_sde": True, "log_std_init": 1.0}),
+    "ppo-gsde-one-std": (PPO, "MlpPolicy", {"use_sde": True, "full_std": False}),
     "a2c": (A2C, "MlpPolicy", {}),
     "trpo": (TRPO, "MlpPolicy", {}),
     "sac": (SAC, "MlpPolicy", {"net_arch": [32, 16]}),
@@ -44,7 +46,11 @@ CASES = {
     "td3": (TD3, "MlpPolicy", {"net_arch": [32, 16]}),
     "ddpg": (DDPG, "MlpPolicy", {"net_arch": [16]}),
     "ars": (ARS, "MlpPolicy", {"net_arch": [16]}),
+    "ars-unsquashed": (ARS, "MlpPolicy", {"net_arch": [16], "squash_output": False}),
+    "ars-no-hidden": (ARS, "MlpPolicy", {"net_arch": []}),
     "ars-linear": (ARS, "LinearPolicy", {}),
+    "ars-linear-bias": (ARS, "LinearPolicy", {"with_bias": True}),
+    "ars-linear-squashed": (ARS, "LinearPolicy", {"squash_output": True}),
 }
 
 
@@ -91,7 +97,7 @@ def test_actions_and_spreads_are_the_librarys(case, tmp_path):
     if expected is None:
         expected = torch.full((256, 2), 0.1)
     stds = policy.outputs(observations)[:, 2:].exp()
-    torch.testing.assert_close(stds, expected.clamp(max=float(np.exp(2))), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(stds, expected, rtol=1e-3, atol=1e-5)
     assert policy.outputs_are == "gaussian"
     assert policy.num_actions == 2
     assert policy.provenance["algorithm"] == case.partition("-")[0].upper()

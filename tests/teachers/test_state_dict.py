@@ -170,6 +170,33 @@ def test_the_third_party_enduro_dqn_is_read(teachers_folder):
     assert (policy.outputs_are, str(policy.spec), policy.num_actions) == ("q", "cnn:32-64-64:200", 9)
 
 
+@pytest.mark.parametrize("prefix", ["", "q_net."])
+def test_stable_baselines3s_small_dqn_is_read_alone_or_with_its_target(prefix, tmp_path):
+    tensors = {f"{prefix}{name}": tensor for name, tensor in chain(4, 16, 2, prefix="q_net").items()}
+    target = {name.replace("q_net.", "q_net_target.", 1): tensor + 1 for name, tensor in tensors.items()}
+    torch.save(tensors | (target if prefix else {}), tmp_path / "policy.pth")
+    policy = load(tmp_path / "policy.pth")
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    hidden = F.relu(F.linear(x, tensors[f"{prefix}q_net.0.weight"], tensors[f"{prefix}q_net.0.bias"]))
+    expected = F.linear(hidden, tensors[f"{prefix}q_net.2.weight"], tensors[f"{prefix}q_net.2.bias"])
+    torch.testing.assert_close(policy.outputs(x.numpy()), expected)
+    assert (policy.outputs_are, str(policy.spec)) == ("q", "mlp:16")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        chain(8, 16, 2, prefix="q_net"),
+        chain(8, 16, 2, prefix="actor") | chain(8, 16, 1, prefix="critic"),
+        {**chain(8, 16, prefix="network"), "actor.weight": torch.zeros(2, 16), "actor.bias": torch.zeros(2)},
+    ],
+)
+def test_known_layers_behind_unknown_ones_are_not_taken_for_the_whole(tensors, tmp_path):
+    torch.save(chain(4, 8, prefix="trunk") | tensors, tmp_path / "own.pth")
+    with pytest.raises(PotstillError, match="a state dict of no known layout"):
+        load(tmp_path / "own.pth")
+
+
 def test_a_chain_with_other_tensors_beside_it_is_not_guessed_at(tmp_path):
     torch.save(chain(4, 8, 2, prefix="network") | {"atoms": torch.zeros(51)}, tmp_path / "c51.pt")
     with pytest.raises(PotstillError, match="a state dict of no known layout"):

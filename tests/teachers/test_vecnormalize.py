@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import shutil
 import warnings
 from pathlib import Path
 
@@ -63,6 +64,91 @@ def test_statistics_are_found_in_the_folder_that_rl_zoo_makes(normalised, tmp_pa
     best = tmp_path / "best_model.zip"
     best.write_bytes(path.read_bytes())
     assert potstill.load(best).clip == 2.0, "it shares them with the task's own zip"
+
+
+def test_checkpoints_find_the_statistics_of_their_task_or_of_their_step(normalised, tmp_path):
+    path, statistics = normalised[0], normalised[0].parent / "vecnormalize.pkl"
+    zoo, callback = tmp_path / "zoo", tmp_path / "callback"
+    (zoo / "Acrobot-v1").mkdir(parents=True)
+    callback.mkdir()
+    shutil.copy(statistics, zoo / "Acrobot-v1" / "vecnormalize.pkl")
+    shutil.copy(path, zoo / "rl_model_1000_steps.zip")
+    for steps in (1000, 2000):
+        shutil.copy(path, callback / f"rl_model_{steps}_steps.zip")
+        shutil.copy(statistics, callback / f"rl_model_vecnormalize_{steps}_steps.pkl")
+    assert potstill.load(zoo / "rl_model_1000_steps.zip").clip == 2.0
+    found = potstill.load(callback / "rl_model_2000_steps.zip").provenance["observations"]
+    assert found == "normalised by rl_model_vecnormalize_2000_steps.pkl"
+
+
+def test_another_tasks_zip_does_not_take_them(normalised, tmp_path):
+    (tmp_path / "HalfCheetah-v4").mkdir()
+    shutil.copy(normalised[0].parent / "vecnormalize.pkl", tmp_path / "HalfCheetah-v4" / "vecnormalize.pkl")
+    shutil.copy(normalised[0], tmp_path / "Acrobot-v1.zip")
+    assert potstill.load(tmp_path / "Acrobot-v1.zip").clip is None
+
+
+def test_statistics_that_are_called_otherwise_are_asked_about(normalised, tmp_path):
+    shutil.copy(normalised[0], tmp_path / "agent.zip")
+    shutil.copy(normalised[0].parent / "vecnormalize.pkl", tmp_path / "final_vecnorm.pkl")
+    with pytest.raises(PotstillError, match=r"is final_vecnorm.pkl of it\? Call it vecnormalize.pkl"):
+        potstill.load(tmp_path / "agent.zip")
+    shutil.copy(normalised[0], tmp_path / "final.zip")  # now they are somebody's
+    assert potstill.load(tmp_path / "agent.zip").clip is None
+    assert potstill.load(tmp_path / "final.zip").clip == 2.0
+
+
+@pytest.mark.parametrize("protocol", range(3, pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_that_pythons_write_is_read(protocol, normalised, tmp_path):
+    _, _, env = normalised
+    (tmp_path / "vecnormalize.pkl").write_bytes(pickle.dumps(env, protocol))
+    statistics = vecnormalize.read(tmp_path / "vecnormalize.pkl")
+    assert statistics is not None
+    np.testing.assert_allclose(statistics.mean, env.obs_rms.mean, rtol=1e-6)
+
+
+def test_statistics_without_a_clip_are_kept_in_a_file_of_ours(normalised, tmp_path, monkeypatch):
+    path, _, env = normalised
+    shutil.copy(path, tmp_path / "Acrobot-v1.zip")
+    monkeypatch.setattr(env, "clip_obs", np.inf)
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    policy = potstill.load(tmp_path / "Acrobot-v1.zip")
+    policy.save(tmp_path / "copy.safetensors")
+    observations = np.full((1, 6), 1e6, np.float32)
+    copied = potstill.load(tmp_path / "copy.safetensors")
+    torch.testing.assert_close(copied.outputs(observations), policy.outputs(observations))
+
+
+class Goals(gymnasium.Env):
+    """Observations by key, each of a size of its own."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {name: gymnasium.spaces.Box(-np.inf, np.inf, (2,)) for name in ("achieved", "desired", "observation")}
+    )
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return {name: np.full(2, n * 10, np.float32) for n, name in enumerate(self.observation_space)}, {}
+
+    def step(self, action):
+        return self.reset()[0], 0.0, False, False, {}
+
+
+def test_statistics_of_a_dict_are_in_the_order_in_which_it_is_seen(tmp_path):
+    keys = ["observation", "achieved", "desired"]
+    env = VecNormalize(DummyVecEnv([Goals]), norm_obs_keys=keys)
+    for n, key in enumerate(keys):
+        env.obs_rms[key].mean[:] = n
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    statistics = vecnormalize.read(tmp_path / "vecnormalize.pkl")
+    assert statistics is not None
+    assert statistics.mean.tolist() == [1, 1, 2, 2, 0, 0]
+
+
+def test_statistics_of_a_part_of_a_dict_are_refused(tmp_path):
+    VecNormalize(DummyVecEnv([Goals]), norm_obs_keys=["observation"]).save(str(tmp_path / "vecnormalize.pkl"))
+    with pytest.raises(PotstillError, match="doesn't normalise achieved: it is all or nothing here"):
+        vecnormalize.read(tmp_path / "vecnormalize.pkl")
 
 
 def test_statistics_where_only_rewards_were_normalised_are_none(tmp_path):

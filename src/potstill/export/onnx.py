@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from potstill.artifact import KEY, SCHEMA
 from potstill.errors import PotstillError
 from potstill.policies import as_one, describe
-from potstill.policy import LOG_STD, Meaning, Policy
+from potstill.policy import Meaning, Policy
 
 INPUT = "observations"
 NAMES: dict[Meaning, str] = {"q": "q_values", "logits": "logits", "gaussian": "gaussian"}
@@ -47,7 +47,7 @@ class Graph(nn.Module):
                 said += [outputs, outputs.argmax(-1)]
             else:
                 means, log_stds = outputs.chunk(2, -1)
-                said += [torch.cat([means, log_stds.clamp(*LOG_STD)], -1), actions.of(means)]
+                said += [torch.cat([means, log_stds.clamp(*actions.log_std)], -1), actions.of(means)]
         return tuple(said)
 
 

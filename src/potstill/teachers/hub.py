@@ -79,7 +79,7 @@ def _choose(name: str, match: re.Match[str], files: list[str]) -> str:
 def _belongs(other: str, file: str) -> bool:
     """Whether a file is a policy's statistics, or an ONNX file's weights."""
     path, policy = PurePosixPath(other), PurePosixPath(file)
-    beside = path.name in vecnormalize.NAMES and path.parent in (policy.parent, policy.parent / policy.stem)
+    beside = vecnormalize.is_called_so(path) and path.parent in (policy.parent, policy.parent / policy.stem)
     return beside or other in (f"{file}.data", f"{file}_data")
 
 

@@ -65,6 +65,10 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
             raise PotstillError(
                 f"{path} is a pickle, which can run code when read: save its state dict as .safetensors"
             ) from None
+        if path.suffix not in ("", ".safetensors"):
+            raise PotstillError(
+                f"{path} is no .safetensors, .onnx, Stable-Baselines3's zip or PyTorch's state dict, by what it holds"
+            ) from None
         raise
     if artifact.KEY in metadata:
         return policies.load(path, metadata, shapes)

@@ -38,14 +38,26 @@ HARMLESS = {
     "n_critics",
     "n_quantiles",
     "sde_net_arch",
+    "with_bias",
 }
 """policy_kwargs that don't change what is computed from the tensors (sizes show in the tensors' shapes)."""
+SIZES = {"cnn_output_dim", "convs", "features_dim"}
+"""features_extractor_kwargs of that kind."""
 GAUSSIAN_HEAD = "gaussian"
 """Our name for the layer that is made for continuous actions."""
 NO_SPREAD = 0.1
 """The standard deviation of policies without one, before they are squashed: TD3's exploration noise."""
-EXTRACTORS = {"NatureCNN", "FlattenExtractor", "CombinedExtractor", "PotstillCNN"}
-ACTIVATIONS: dict[str, Activation] = {"ReLU": "relu", "Tanh": "tanh"}
+EXTRACTORS = {
+    "potstill.export.sb3_network.PotstillCNN",
+    *(
+        f"stable_baselines3.common.torch_layers.{name}"
+        for name in ("CombinedExtractor", "FlattenExtractor", "NatureCNN")
+    ),
+}
+ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.Tanh": "tanh",
+}
 
 
 def load(path: Path) -> Policy:
@@ -60,12 +72,19 @@ def load(path: Path) -> Policy:
     data = _read_data(path)
     actions_are = _space(path, data, "action_space", ("Discrete", "Box"))
     _space(path, data, "observation_space", ("Box", "Dict"))  # a Dict's vectors are seen as one, by order of their keys
+    module = _module(path, data)
     kwargs = data.get("policy_kwargs") or {}
     tensors = tensors_of(path)
+    if any("sde_features_extractor." in name for name in tensors):
+        raise PotstillError(
+            f"{path}: its spread is computed by layers of its own (sde_net_arch), which isn't known here"
+        )
     if any(".extractors." in name for name in tensors):
         raise PotstillError(f"{path}: among its observations by key are frames; only vectors are seen of a Dict")
-    layout = _layout(path, data, tensors)
-    activation = _check_kwargs(path, kwargs, layout)
+    layout = _layout(path, module, data, tensors)
+    frames = any(name.startswith(f"{layout.extractor}.cnn") for name in tensors)
+    _check_frames(path, data["observation_space"], frames)
+    activation = _check_kwargs(path, kwargs, layout, frames)
     actions = _bounds(path, data["action_space"], layout.squashed) if actions_are == "Box" else None
     if layout.algorithm == "QR-DQN":
         tensors = _mean_of_quantiles(path, tensors, _attribute(data["action_space"], "n"))
@@ -80,7 +99,7 @@ def load(path: Path) -> Policy:
         *body,
         GAUSSIAN_HEAD if actions else layout.head,
     ]
-    if any(name.startswith(f"{layout.extractor}.cnn") for name in shapes) and activation != "relu" and len(chain) > 5:
+    if frames and activation != "relu" and len(chain) > 5:
         raise PotstillError(f"{path}: a CNN followed by tanh layers is not a network known here")
     provenance: dict[str, object] = {
         "format": "stable-baselines3",
@@ -107,7 +126,7 @@ class _Layout:
     algorithm: str
     outputs_are: Meaning
     """Where actions are discrete."""
-    activation: str
+    activation: Activation
     """By default."""
     extractor: str
     bodies: tuple[str, ...]
@@ -118,43 +137,49 @@ class _Layout:
     squashed: bool = False
 
 
-def _layout(path: Path, data: dict[str, Any], tensors: dict[str, Tensor]) -> _Layout:
+def _module(path: Path, data: dict[str, Any]) -> str:
+    """The module of its policy's class: the library's own, as only that is known to compute what its tensors say."""
     module = str(_attribute(data.get("policy_class"), "__module__"))
-    if "maskable" in module or "recurrent" in module or any("lstm" in name for name in tensors):
-        raise PotstillError(f"{path}: a policy of {module}: masks and recurrent networks are not played here")
+    if any(kind in module for kind in ("maskable", "recurrent", "crossq")):
+        raise PotstillError(f"{path}: a policy of {module}: masks, recurrent and normalised layers are not played here")
+    if not module.startswith(("stable_baselines3.", "sb3_contrib.")):
+        raise PotstillError(f"{path}: its policy's class is of {module[:60]}: only Stable-Baselines3's own are known")
+    return module
 
+
+def _layout(path: Path, module: str, data: dict[str, Any], tensors: dict[str, Tensor]) -> _Layout:
     def last(body: str) -> str:
         return rename.layers(body, tensors)[-1]
 
     if "q_net.q_net.0.weight" in tensors:
         body = "q_net.q_net"
-        return _Layout("DQN", "q", "ReLU", "q_net.features_extractor", (body,), last(body))
+        return _Layout("DQN", "q", "relu", "q_net.features_extractor", (body,), last(body))
     if "quantile_net.quantile_net.0.weight" in tensors:
         body = "quantile_net.quantile_net"
-        return _Layout("QR-DQN", "q", "ReLU", "quantile_net.features_extractor", (body,), last(body))
+        return _Layout("QR-DQN", "q", "relu", "quantile_net.features_extractor", (body,), last(body))
     if "action_net.weight" in tensors and "value_net.weight" in tensors:
         algorithm = "PPO" if "clip_range" in data else "TRPO" if "cg_max_steps" in data else "A2C"
         apart = any(name.startswith("pi_features_extractor.") for name in tensors)
         extractor = "pi_features_extractor" if apart else "features_extractor"
         bodies = ("mlp_extractor.shared_net", "mlp_extractor.policy_net")
-        return _Layout(algorithm, "logits", "Tanh", extractor, bodies, "action_net", "log_std")
+        return _Layout(algorithm, "logits", "tanh", extractor, bodies, "action_net", "log_std")
     # sb3-contrib's first linear policies were no chain of layers.
     alone = ["action_net"] if "action_net.weight" in tensors else []
     if "ars" in module and (layers := rename.layers("action_net", tensors) or alone):
-        # LinearPolicy clips, MlpPolicy squashes; which of them it was isn't readable, but its layers are.
-        squashed = bool(_attribute(data.get("policy_kwargs"), "squash_output") or len(layers) > 1)
-        return _Layout("ARS", "logits", "ReLU", "features_extractor", ("action_net",), layers[-1], squashed=squashed)
+        linear = "ARSLinearPolicy" in str(_attribute(data["policy_class"], "__init__"))  # clips, MlpPolicy squashes
+        given = _attribute(data.get("policy_kwargs"), "squash_output")
+        squashed = not linear if given is None else bool(given)
+        return _Layout("ARS", "logits", "relu", "features_extractor", ("action_net",), layers[-1], squashed=squashed)
     extractor, body = "actor.features_extractor", "actor.latent_pi"
     if rename.layers(body, tensors):
         head = "actor.mu" if "actor.mu.weight" in tensors else "actor.mu.0"
         algorithm = "TQC" if "tqc" in module else "SAC"
-        return _Layout(algorithm, "logits", "ReLU", extractor, (body,), head, "actor.log_std", squashed=True)
+        return _Layout(algorithm, "logits", "relu", extractor, (body,), head, "actor.log_std", squashed=True)
     if rename.layers("actor.mu", tensors):
         algorithm = "DDPG" if not any("qf1" in name for name in tensors) else "TD3"
-        return _Layout(algorithm, "logits", "ReLU", extractor, ("actor.mu",), last("actor.mu"), squashed=True)
+        return _Layout(algorithm, "logits", "relu", extractor, ("actor.mu",), last("actor.mu"), squashed=True)
     raise PotstillError(
-        f"{path}: a policy of {module or 'an unknown algorithm'}; read are DQN, QR-DQN, PPO, A2C, TRPO, ARS, SAC, TQC,"
-        " TD3 and DDPG"
+        f"{path}: a policy of {module}; read are DQN, QR-DQN, PPO, A2C, TRPO, ARS, SAC, TQC, TD3 and DDPG"
     )
 
 
@@ -190,12 +215,25 @@ def _with_gaussian_head(path: Path, tensors: dict[str, Tensor], layout: _Layout,
 def _give_gsde_head(path: Path, policy: Policy, log_std: Tensor, layout: _Layout, kwargs: dict[str, Any]) -> None:
     linear, num_actions = policy.ours.head, policy.num_actions
     clip = float(kwargs.get("clip_mean", 2.0)) if layout.head == "actor.mu.0" else math.inf
+    if log_std.shape == (linear.in_features, 1):  # one for all actions: full_std=False
+        log_std = log_std.expand(-1, num_actions).contiguous()
     if log_std.shape != (linear.in_features, num_actions):
         raise PotstillError(f"{path}: tensor {layout.log_std} is {tuple(log_std.shape)}, not a spread for each feature")
     head = GsdeHead(linear.in_features, num_actions, clip)
     state = {"weight": linear.weight[:num_actions], "bias": linear.bias[:num_actions], "log_std": log_std.float()}
     head.load_state_dict(state)
     policy.ours.head = head.requires_grad_(False)
+
+
+def _check_frames(path: Path, space: dict[str, Any], by_cnn: bool) -> None:
+    """Refuse frames of another size than Atari's, which fit some CNNs too, and those that an MLP sees as numbers."""
+    sides = [int(side) for side in re.findall("[0-9]{1,9}", str(_attribute(space, "_shape")))]
+    if by_cnn and sides and sides[1:] != [84, 84]:
+        raise PotstillError(
+            f"{path}: it sees frames of {' × '.join(map(str, sides))}; only four of 84 × 84 are shown here"
+        )
+    if not by_cnn and len(sides) == 3 and str(_attribute(space, "dtype")) == "uint8":
+        raise PotstillError(f"{path}: an MLP that sees frames is not known here")
 
 
 def _has_time_feature(space: Any) -> bool:
@@ -273,25 +311,25 @@ def _space(path: Path, data: dict[str, Any], key: str, kinds: tuple[str, ...]) -
     return name
 
 
-def _check_kwargs(path: Path, kwargs: Any, layout: _Layout) -> Activation:
+def _check_kwargs(path: Path, kwargs: Any, layout: _Layout, frames: bool) -> Activation:
     """The activation function; refuses what would change the computation unseen."""
     if not isinstance(kwargs, dict):
         raise PotstillError(f"{path}: its policy_kwargs can't be read")
-    activation = str(kwargs.get("activation_fn", layout.activation)).rpartition(".")[2].rstrip("'>")
-    if activation not in ACTIVATIONS:
-        raise PotstillError(f"{path}: activation {activation[:40]} is not known here (ReLU and Tanh are)")
+    activation = ACTIVATIONS.get(_class(kwargs["activation_fn"])) if "activation_fn" in kwargs else layout.activation
+    if activation is None:
+        raise PotstillError(
+            f"{path}: activation {_class(kwargs['activation_fn'])} is not known here (ReLU and Tanh are)"
+        )
     for name, value in kwargs.items():
         if name.startswith(":") or name in HARMLESS or name == "activation_fn":
             continue
-        if name == "features_extractor_class" and str(value).rpartition(".")[2].rstrip("'>") in EXTRACTORS:
+        if name == "features_extractor_class" and _class(value) in EXTRACTORS:
             continue
         if name in ("share_features_extractor", "normalize_images") and value is True:
             continue
-        if (
-            name == "features_extractor_kwargs"
-            and isinstance(value, dict)
-            and value.keys() <= {"features_dim", "convs"}
-        ):
+        if name == "normalize_images" and not frames:
+            continue
+        if name == "features_extractor_kwargs" and isinstance(value, dict) and value.keys() <= SIZES:
             continue
         if name in ("share_features_extractor", "use_expln") and value is False:
             continue
@@ -300,4 +338,9 @@ def _check_kwargs(path: Path, kwargs: Any, layout: _Layout) -> Activation:
         if name == "use_sde" or (name == "clip_mean" and isinstance(value, int | float) and 0 <= value < 1e9):
             continue
         raise PotstillError(f"{path}: policy_kwargs {name}={str(value)[:40]} is not known here")
-    return ACTIVATIONS[activation]
+    return activation
+
+
+def _class(shown: Any) -> str:
+    """The dotted name of a class that is shown as `<class 'torch.nn.modules.activation.Tanh'>`."""
+    return re.sub("^<class '(.*)'>$", r"\1", str(shown))[:60]

@@ -48,15 +48,25 @@ def load(path: Path, metadata: dict[str, str], shapes: rename.Shapes, tensors: d
 
 
 def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
+    def only(*prefixes: str) -> bool:  # another part of a network may come before those that are known
+        return all(name.startswith(prefixes) for name in shapes)
+
     if "dist.linear.weight" in shapes and "base.critic_linear.weight" in shapes:
         body = rename.layers("base.main", shapes) or rename.layers("base.actor", shapes)
         return _Layout("pytorch-a2c-ppo-acktr", "logits", "tanh", [*body, "dist.linear"])
-    if "features_extractor.cnn.0.weight" in shapes and (head := rename.layers("q_net", shapes)):
-        body = [*rename.layers("features_extractor.cnn", shapes), *rename.layers("features_extractor.linear", shapes)]
-        return _Layout("stable-baselines3 DQN state dict", "q", "relu", [*body, *head])
-    if "actor.weight" in shapes and (body := rename.layers("network", shapes)):
+    for prefix in ("", "q_net."):  # of its q_net, of its whole policy
+        head = rename.layers(f"{prefix}q_net", shapes)
+        if head and only(f"{prefix}q_net.", f"{prefix}features_extractor.", "q_net_target."):
+            extractor = (f"{prefix}features_extractor.{part}" for part in ("cnn", "linear"))
+            body = [layer for part in extractor for layer in rename.layers(part, shapes)]
+            return _Layout("stable-baselines3 DQN state dict", "q", "relu", [*body, *head])
+    if (
+        "actor.weight" in shapes
+        and (body := rename.layers("network", shapes))
+        and only("network.", "actor.", "critic.")
+    ):
         return _Layout("cleanrl PPO on Atari", "logits", "relu", [*body, "actor"])
-    if "critic.0.weight" in shapes and (chain := rename.layers("actor", shapes)):
+    if "critic.0.weight" in shapes and (chain := rename.layers("actor", shapes)) and only("actor.", "critic."):
         return _Layout("cleanrl PPO", "logits", "tanh", chain)
     for name in SEQUENCES:
         chain = rename.layers(name, shapes)
@@ -66,7 +76,7 @@ def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
     known = ", ".join(sorted(shapes)[:3])
     raise PotstillError(
         f"{path}: a state dict of no known layout (tensors {known[:200]}, …); known: pytorch-a2c-ppo-acktr, CleanRL's"
-        " DQN and PPO, Stable-Baselines3's DQN, a DQN's chain of layers called network or net"
+        " DQN and discrete PPO, Stable-Baselines3's DQN, a DQN's chain of layers called network or net"
     )
 
 

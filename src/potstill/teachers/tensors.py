@@ -70,8 +70,10 @@ def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
     for key, tensor in cast(dict[Any, Any], tensors).items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise PotstillError(f"{path}: {name} is no state dict (entry {str(key)[:60]})")
+        if not tensor.is_floating_point():
+            raise PotstillError(f"{path}: tensor {key[:60]} is {tensor.dtype}, not floating point")
         # A view can claim any shape over a few bytes.
-        if not tensor.is_floating_point() or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise PotstillError(
                 f"{path}: tensor {key[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it"
             )

@@ -5,11 +5,11 @@ arguments, and arrays are built from their recorded bytes.
 """
 
 import io
-import os
 import pickle
 import pickletools
+import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,21 @@ from potstill.errors import PotstillError, in_a_line
 from potstill.files import read_bytes
 from potstill.teachers.task_name import NAME
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**26
+MAX_OPCODES = 2**16
+"""What a file may have many of is bytes; each opcode may be an object."""
 MAX_KEYS = 64
 """Of a Dict of observations: a file can name one array as often as it likes."""
 OPCODES = {
     "ADDITEMS", "APPEND", "APPENDS", "BINBYTES", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPUT",
-    "BINUNICODE", "BUILD", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET", "EMPTY_TUPLE", "FRAME", "GLOBAL", "LIST",
-    "LONG1", "LONG_BINGET", "LONG_BINPUT", "MARK", "MEMOIZE", "NEWFALSE", "NEWOBJ", "NEWTRUE", "NONE", "POP",
-    "POP_MARK", "PROTO", "REDUCE", "SETITEM", "SETITEMS", "SHORT_BINBYTES", "SHORT_BINUNICODE", "STACK_GLOBAL", "STOP",
-    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "BINUNICODE", "BUILD", "BYTEARRAY8", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET", "EMPTY_TUPLE", "FRAME",
+    "GLOBAL", "LIST", "LONG1", "LONG_BINGET", "LONG_BINPUT", "MARK", "MEMOIZE", "NEWFALSE", "NEWOBJ", "NEWTRUE",
+    "NONE", "POP", "POP_MARK", "PROTO", "REDUCE", "SETITEM", "SETITEMS", "SHORT_BINBYTES", "SHORT_BINUNICODE",
+    "STACK_GLOBAL", "STOP", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
 }  # fmt: skip
 """What such a file is written with. Of the others, some allocate what they claim."""
+NO_CLIP = 1e29
+"""What infinity becomes: it is no JSON."""
 DTYPES = {"f4": "<f4", "f8": "<f8"}
 
 
@@ -42,25 +46,59 @@ class VecNormalize:
     clip: float
 
 
-NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
-"""RL Zoo's on disk and on the Hub."""
+CALLED = re.compile("vec[-_ ]?norm(alize)?", re.IGNORECASE)
+"""RL Zoo calls them vecnormalize.pkl, on the Hub vec_normalize.pkl, Stable-Baselines3's callback as its checkpoint."""
+
+
+def is_called_so(path: PurePath) -> bool:
+    """Whether a file is called as statistics are."""
+    return path.suffix == ".pkl" and CALLED.search(path.stem) is not None
 
 
 def beside(path: Path) -> Path | None:
-    """The statistics that belong to a zip: in its folder, or in one beside it, as RL Zoo writes them.
+    """The statistics that belong to a zip: called like it, in its folder, or in one beside it, as RL Zoo writes them.
 
-    RL Zoo names that folder after the task; its best_model.zip shares the statistics with the task's own zip.
+    RL Zoo names that folder after the task, and its best_model.zip and checkpoints share the statistics with the
+    task's own zip.
+
+    Raises:
+        PotstillError: there are some that may be its own or not.
     """
-
-    def there(folder: Path) -> list[Path]:
-        return [folder / name for name in NAMES if os.path.exists(folder / name)]  # False where it may not look
-
-    found = there(path.parent) or there(path.parent / path.stem)
-    if not found and path.stem == "best_model":
-        found = [one for folder in path.parent.iterdir() if NAME.search(folder.name) for one in there(folder)]
-        if len(found) > 1:
-            raise PotstillError(f"{path}: {found[0]} or {found[1]}? Remove the one that doesn't belong to it")
+    here = _statistics(path.parent)
+    zips = {_key(other.stem) for other in _listed(path.parent) if other.suffix == ".zip"}
+    found = here.get(_key(path.stem)) or here.get("") or _statistics(path.parent / path.stem).get("", [])
+    if not found and not NAME.search(path.stem):
+        folders = (folder for folder in _listed(path.parent) if NAME.search(folder.name))
+        found = [one for folder in folders for one in _statistics(folder).get("", [])]
+    if not found:
+        found = [one for key, of in here.items() if key not in zips for one in of]
+        if found:
+            raise PotstillError(f"{path}: is {found[0].name} of it? Call it vecnormalize.pkl, or put it elsewhere")
+    if len(found) > 1:
+        raise PotstillError(f"{path}: {found[0]} or {found[1]}? Remove the one that doesn't belong to it")
     return found[0] if found else None
+
+
+def _statistics(folder: Path) -> dict[str, list[Path]]:
+    """The statistics in a folder by what they are called beside that; "": they are of all that is there."""
+    found: dict[str, list[Path]] = {}
+    for path in _listed(folder):
+        if is_called_so(path):
+            found.setdefault(_key(path.stem), []).append(path)
+    return found
+
+
+def _key(stem: str) -> str:
+    """`rl_model_vecnormalize_1000_steps` → `rlmodel1000steps`."""
+    return re.sub("[-_. ]", "", CALLED.sub("", stem)).lower()
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it isn't one, or may not be looked into."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def read(path: Path) -> VecNormalize | None:
@@ -71,25 +109,34 @@ def read(path: Path) -> VecNormalize | None:
     """
     content = read_bytes(path, MAX_BYTES)
     try:
-        return _decode(content)
+        saved = _taken_apart(content)
+        return _decode(path, saved) if saved.get("norm_obs", True) else None
+    except PotstillError:
+        raise
     except Exception as error:  # whatever a mangled pickle makes its reader raise
         said = in_a_line(error, 100)
         raise PotstillError(f"{path} is not what Stable-Baselines3's VecNormalize writes ({said})") from error
 
 
-def _decode(content: bytes) -> VecNormalize | None:
-    for opcode, _, _ in pickletools.genops(content):
-        if opcode.name not in OPCODES:
-            raise ValueError(f"opcode {opcode.name}")
-    saved = _Reader(io.BytesIO(content)).load().attributes
-    if not saved.get("norm_obs", True):
-        return None
+def _taken_apart(content: bytes) -> dict[str, Any]:
+    """The attributes of the object in a pickle."""
+    for count, (opcode, _, _) in enumerate(pickletools.genops(content)):
+        if opcode.name not in OPCODES or count > MAX_OPCODES:
+            raise ValueError(f"opcode {opcode.name}, the {count}th")
+    return _Reader(io.BytesIO(content)).load().attributes
+
+
+def _decode(path: Path, saved: dict[str, Any]) -> VecNormalize:
     statistics = saved["obs_rms"]
     of_keys = statistics.items if isinstance(statistics, _Record) else statistics  # of a Dict's observations
-    # In the order in which its vectors are seen as one; those of keys that weren't normalised are missing, and missed.
-    parts = list(of_keys.values()) or [statistics]
-    if len(parts) > MAX_KEYS:
-        raise ValueError(f"{len(parts)} keys")
+    if len(of_keys) > MAX_KEYS:
+        raise ValueError(f"{len(of_keys)} keys")
+    # A Dict's vectors are seen as one in the order of its space; the statistics may have another.
+    spaces = saved.get("obs_spaces")
+    keys: list[str] = list(spaces) if of_keys and isinstance(spaces, dict) else list(of_keys)
+    if missing := [key for key in keys if key not in of_keys]:
+        raise PotstillError(f"{path} doesn't normalise {in_a_line(missing[0], 60)}: it is all or nothing here")
+    parts = [of_keys[key] for key in keys] or [statistics]
     mean, variance = (np.concatenate([_array(part.attributes[name]) for part in parts]) for name in ("mean", "var"))
     epsilon, clip = float(saved["epsilon"]), float(saved["clip_obs"])
     if mean.ndim != 1 or mean.shape != variance.shape or not (variance >= 0).all() or not clip > 0:
@@ -97,7 +144,7 @@ def _decode(content: bytes) -> VecNormalize | None:
     std = np.sqrt(variance + epsilon)
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError("statistics that are no numbers")
-    return VecNormalize(mean.astype(np.float32), std.astype(np.float32), clip)
+    return VecNormalize(mean.astype(np.float32), std.astype(np.float32), min(clip, NO_CLIP))
 
 
 class _Record:
@@ -137,6 +184,6 @@ def _array(record: _Record) -> np.ndarray:
     else:
         _, shape, dtype, _, data = record.attributes
     kind = DTYPES[dtype.arguments[0]]
-    if not isinstance(data, bytes) or dtype.attributes[1] not in ("<", "="):
+    if not isinstance(data, bytes | bytearray) or dtype.attributes[1] not in ("<", "="):
         raise ValueError("array")
     return np.frombuffer(data, kind).reshape(tuple(int(side) for side in shape)).astype(np.float64)
