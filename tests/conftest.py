@@ -11,7 +11,10 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 # Before potstill is imported: every annotated shape becomes an assertion.
-CHECKED = ("losses", "memory", "networks.build", "networks.foreign", "actions", "policy")
+CHECKED = (
+    "losses", "memory", "networks.build", "networks.foreign", "actions", "policy", "learners.dqn", "distill.loop",
+    "teachers.vecnormalize",
+)  # fmt: skip
 install_import_hook([f"potstill.{room}" for room in CHECKED], "beartype.beartype")
 
 import imageio_ffmpeg  # noqa: E402

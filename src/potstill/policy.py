@@ -123,13 +123,18 @@ class Policy:
         return isinstance(self.network, Network)
 
     @property
+    def may_share_threads(self) -> bool:
+        """Whether several threads may call it at once: a user's own code may keep something between its calls."""
+        return self.is_ours or str(self.spec).startswith("onnx")
+
+    @property
     def ours(self) -> Network:
         """Its network, which must be of this package."""
         assert isinstance(self.network, Network)
         return self.network
 
     def seeing(self, sees: tuple[tuple[int, int], ...], observation_shape: tuple[int, ...]) -> "Policy":
-        """Let it see parts of longer vectors; returns self.
+        """The same policy, seeing parts of longer vectors; they share their weights.
 
         Raises:
             PotstillError: the parts aren't as long as what it sees, or it sees parts already.
@@ -139,11 +144,10 @@ class Policy:
         if (length := sum(stop - start for start, stop in sees),) != self.observation_shape:
             raise PotstillError(f"the policy sees {self.observation_shape}, the chosen parts are {length} numbers")
         if isinstance(self.network, Foreign):
-            self.network.function = nn.Sequential(Select(sees), self.network.function)
+            network = self.network.behind(Select(sees))
         else:
-            self.network.trunk.insert(0, Select(sees))
-        self.sees, self.observation_shape = sees, observation_shape
-        return self
+            network = Network(nn.Sequential(Select(sees), *self.network.trunk), self.network.head)
+        return replace(self, network=network, sees=sees, observation_shape=observation_shape)
 
     def normalised(self, clip: float) -> "Policy":
         """Let the network begin with `Normalize`, statistics 0 and 1; returns self."""

@@ -3,7 +3,8 @@ import pytest
 
 from potstill import Policy
 from potstill.evaluate import Player, play_episodes, random_player
-from potstill.tasks import Envs, EpisodeSeeds, make_task
+from potstill.tasks import EpisodeSeeds, make_task
+from potstill.tasks.starts import Start
 
 CARTPOLE = make_task("CartPole-v1")
 
@@ -31,30 +32,18 @@ def test_every_player_plays_exactly_its_episodes(cartpole_teacher: Policy):
 
 
 def test_a_short_episode_counts_no_more_than_a_long_one():
-    # Random CartPole's lengths vary tenfold. Scored one start at a time there is nothing to choose from.
-    alone = []
-    for episode in range(60):
-        envs = Envs(CARTPOLE, 1, lambda env, k, e=episode: EpisodeSeeds(0, "evaluation")(0, e))
-        while not (finished := envs.step(np.array([envs.age[0] % 2]))):
-            pass
-        alone.append(finished[0].score)
+    poor = Policy.from_callable(lambda seen: (seen[:, 1] < 0).astype(np.int64), CARTPOLE)  # plays on for 21 to 78 steps
+    starts = [Start(EpisodeSeeds(0, "evaluation")(0, episode), ()) for episode in range(60)]
 
-    jobs = iter(range(60))
-    current: dict[int, int] = {}
+    def play(episodes: list[int]) -> dict[int, float]:
+        jobs = [(0, episode) for episode in episodes]
+        moments = play_episodes([Player(poor, "greedy", 0.0, 60)], CARTPOLE, jobs, 0, 1, starts)
+        return {episode: score for moment in moments for _, episode, score in moment.finished}
 
-    def seeds(env: int, episode: int) -> int:
-        current[env] = next(jobs, -1)
-        return EpisodeSeeds(0, "evaluation")(0, max(0, current[env]))
-
-    envs = Envs(CARTPOLE, 7, seeds)
-    scores: dict[int, float] = {}
-    while len(scores) < 60:
-        playing = dict(current)
-        for finished in envs.step(envs.age % 2):
-            if playing[finished.env] >= 0:
-                scores[playing[finished.env]] = finished.score
-    together = [scores[episode] for episode in range(60)]
-    assert together == alone
+    together = play(list(range(60)))
+    assert max(together.values()) > 2 * min(together.values())
+    # Scored one start at a time there is nothing to choose from.
+    assert together == {episode: play([episode])[episode] for episode in range(60)}
 
 
 def test_the_same_seed_gives_the_same_returns_and_another_does_not(cartpole_teacher: Policy):

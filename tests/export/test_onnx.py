@@ -83,7 +83,7 @@ def test_continuous_actions_are_those_that_are_played(squashed, tmp_path):
 def test_what_a_policy_normalises_and_selects_is_in_the_graph(tmp_path):
     policy = policy_of("mlp:8", "q", VECTORS[:, :2], 2, clip=5.0)
     policy.ours.trunk[0].mean.copy_(torch.tensor([0.5, -0.5]))
-    policy.seeing(((0, 1), (2, 3)), (3,))
+    policy = policy.seeing(((0, 1), (2, 3)), (3,))
     session = sessions(tmp_path / "a.onnx", to_onnx([policy]))
     (said,) = session.run(["q_values"], {"observations": VECTORS})
     np.testing.assert_allclose(said, policy.outputs(VECTORS), atol=1e-5)

@@ -1,5 +1,6 @@
 """Training runs: scored, saved, gone on with to the same bits."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,11 @@ from safetensors.torch import load_file
 import potstill
 from potstill import PotstillError
 from potstill.learners.options import DQNOptions
+from potstill.memory import Replay
 from potstill.report import write_report
 from potstill.teachers import load_all
 from potstill.train import checkpoint
+from potstill.train import run as training
 from potstill.train.online import Following
 from potstill.train.run import best_of, plan, run
 
@@ -55,6 +58,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_bits(one: Path, other: Path) -> bool:
     first, second = load_file(one / "last.safetensors"), load_file(other / "last.safetensors")
     return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_a_finished_run_is_not_scored_again(whole, monkeypatch):
+    monkeypatch.setattr(training, "_score", lambda *given: pytest.fail("it is"))
+    finished = json.loads((whole / "plain" / "result.json").read_text())
+    assert make(whole / "plain", resume=True) == finished
+
+
+def test_the_memory_is_given_back_before_the_last_score(tmp_path, monkeypatch):
+    score, memories = training._score, []
+
+    def counting(*given):
+        gc.collect()
+        memories.append(sum(type(each) is Replay for each in gc.get_objects()))
+        return score(*given)
+
+    monkeypatch.setattr(training, "_score", counting)
+    make(tmp_path / "out", students=("mlp:4",), steps=1600)
+    assert memories[-1] == 0 < memories[0]
 
 
 def test_a_run_writes_its_curve_its_best_and_fresh_episodes_of_it(whole):

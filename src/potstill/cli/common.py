@@ -85,7 +85,7 @@ def load_players(
                 raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
             task = make_task(task_id).under(act=act, epsilon=epsilon, time_feature=policy.time_feature)
             if sees is not None and policy.sees is None:
-                policy.seeing(task.parts("--sees", sees), task.observation_shape)
+                policy = policy.seeing(task.parts("--sees", sees), task.observation_shape)
             check_plays(policy, task, str(path))
             say_other_task(policy, task, path)
             players.append((path, policy, task))

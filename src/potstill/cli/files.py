@@ -180,9 +180,8 @@ class Export:
     """Print one JSON object instead of lines."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import show_export, show_progress
+        from potstill.cli.show import print_json, show_export, show_progress
         from potstill.export.run import export
-        from potstill.machine import versions
 
         suffix = {"onnx": ".onnx", "sb3": ".zip"}[self.options.to]
         if self.out.suffix != suffix:
@@ -191,7 +190,7 @@ class Export:
         policies = [replace(policy, task=task.id) for _, policy, task in players]
         record = show_progress(export(policies, self.out, self.options))
         if self.json:
-            print(json.dumps({"schema": 1, "command": command, "versions": versions(), **record}))
+            print_json(command, self.options.threads, **record)
         else:
             show_export(record)
 

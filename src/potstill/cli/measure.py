@@ -3,7 +3,6 @@
 PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
-import json
 import math
 import sys
 from dataclasses import dataclass, field
@@ -71,9 +70,9 @@ class Evaluate:
     """Print one JSON object instead of lines."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import show_progress, show_score
+        from potstill.cli.show import print_json, show_progress, show_score
         from potstill.evaluate import RANDOM_SHARE, Player, random_player, scores
-        from potstill.machine import check_device, cores, versions
+        from potstill.machine import check_device, cores
         from potstill.tasks.starts import Starts
 
         self._check()
@@ -112,17 +111,7 @@ class Evaluate:
                 for record in of_task:
                     show_score(record)
         if self.json:
-            print(
-                json.dumps(
-                    {
-                        "schema": 1,
-                        "command": command,
-                        "seed": self.seed,
-                        "versions": versions(),
-                        "policies": records,
-                    }
-                )
-            )
+            print_json(command, self.threads, seed=self.seed, policies=records)
 
     def _check(self) -> None:
         """Refuse values that can't work."""
@@ -285,17 +274,15 @@ class Bench:
 
     def run(self, command: list[str]) -> None:
         from potstill.bench import bench
-        from potstill.cli.show import show_bench, show_progress
+        from potstill.cli.show import print_json, show_bench, show_progress
         from potstill.distill.plan import plan
-        from potstill.machine import machine, versions
 
         if self.rounds < 1:
             raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
         planned = plan(self.options)
         measured = show_progress(bench(planned, self.rounds))
         if self.json:
-            run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(planned.threads)}
-            print(json.dumps({**run, **{stage: figures.record() for stage, figures in measured.items()}}))
+            print_json(command, planned.threads, **{stage: figures.record() for stage, figures in measured.items()})
         else:
             show_bench(measured)
 
@@ -320,15 +307,13 @@ class Cost:
     """Print one JSON object instead of a table."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.cli.show import show_costs, show_progress
+        from potstill.cli.show import print_json, show_costs, show_progress
         from potstill.cost import costs
-        from potstill.machine import machine, versions
 
         if not self.policy:
             raise PotstillError("cost: name at least one POLICY file")
         measured = show_progress(costs(self.policy, self.task, self.trust))
         if self.json:
-            run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(1)}
-            print(json.dumps({**run, "policies": measured}))
+            print_json(command, 1, policies=measured)
         else:
             show_costs(measured)

@@ -1,5 +1,6 @@
 """Progress on stderr, where it is a terminal; results on stdout."""
 
+import json
 import shlex
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ from rich.table import Table
 
 from potstill.bench import Measured
 from potstill.files import read_json
+from potstill.machine import cores, machine, versions
 from potstill.progress import Progress
 from potstill.report.read import interval, percent
 from potstill.watch import write
 
 STAGES = {
+    "refill": "filling the memory (steps)",
     "train": "training (steps)",
     "play": "playing (steps)",
     "learn": "learning (updates)",
@@ -48,6 +51,12 @@ def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -
             bars.update(rows[now.stage], completed=now.done, total=now.total)
 
 
+def print_json(command: list[str], threads: int, **said: Any) -> None:
+    """One object: what was found, what was typed, and what it depends on."""
+    run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(cores(threads))}
+    print(json.dumps({**run, **said}))
+
+
 def write_under_bar(pictures: Iterable[Image], out: Path, rate: float) -> None:
     """Write a film under a bar."""
     with _bars() as bars:
@@ -63,7 +72,7 @@ def show_bench(measured: dict[str, Measured]) -> None:
         record = figures.record()
         shown = (f"{record[key]:,.0f}" for key in ("rate", "limit"))
         table.add_row(stage, *shown, f"{record['fraction']:.2f}", record["unit"])
-    Console(highlight=False).print(table)
+    _console().print(table)
 
 
 def show_score(record: dict[str, Any]) -> None:
@@ -84,7 +93,7 @@ def show_score(record: dict[str, Any]) -> None:
 def show_result(out: Path, page: Path) -> None:
     """The tables of a finished run, one a task."""
     result = read_json(out / "result.json")
-    console = Console(width=None if Console().is_terminal else 110, highlight=False)
+    console = _console(110)
     for index, teacher in enumerate(result["teachers"]):
         console.print(_task_table(result, index, teacher))
         if teacher["score"] and all(student["tasks"][index]["normalised"] is None for student in result["students"]):
@@ -134,7 +143,7 @@ def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> 
 def show_table(out: Path, page: Path) -> None:
     """A table of the paper, beside ours."""
     result = read_json(out / "result.json")
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console = _console(120)
     if result["table"] == "online":
         for game, of in result["games"].items():
             spread = ", ".join(f"{name} {value:.2f}" for name, value in of["spread"].items())
@@ -184,7 +193,7 @@ def show_fit(out: Path, page: Path) -> None:
             least = "–" if said["at_least"] is None else f"{said['at_least']:.3f}"
             cells += [str(said["episodes"]), f"{said['share']:.3f}", least]
         table.add_row(*cells)
-    Console(width=None if Console().is_terminal else 110, highlight=False).print(table)
+    _console(110).print(table)
     print(result["fit"]["statement"])
     if by_hand := result["fit"].get("test_by_hand"):
         print(f"to test it, {shlex.join(by_hand)}")
@@ -207,7 +216,7 @@ def show_training(out: Path, page: Path) -> None:
     scores = list(best["scores"].values()) + [student["score"] for student in result.get("students", ())]
     table.add_section()
     table.add_row(f"best: {best['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"]))
-    console = Console(width=None if Console().is_terminal else 110, highlight=False)
+    console = _console(110)
     console.print(table)
     if "spread" in result:
         spread = ", ".join(f"{name} {value:.2f}" for name, value in result["spread"].items())
@@ -240,7 +249,12 @@ def show_costs(costs: dict[str, list[dict[str, Any]]]) -> None:
             counts = (f"{cost[key]:,}" if cost[key] else "–" for key in ("parameters", "macs", "bytes"))
             speed = (f"{p50:.3f}", f"{p99:.3f}", f"{first / p50:.1f}×", f"{cost['throughput']:,.0f}")
             table.add_row(name, cost["runtime"], *counts, *speed)
-    Console(width=None if Console().is_terminal else 120, highlight=False).print(table)
+    _console(120).print(table)
+
+
+def _console(width: int = 110) -> Console:
+    """stdout, so wide where it is no terminal; names are printed as they are, brackets and all."""
+    return Console(width=None if Console().is_terminal else width, markup=False, highlight=False)
 
 
 def _bars() -> Bars:

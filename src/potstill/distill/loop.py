@@ -138,6 +138,8 @@ def play(
 def label(
     teacher: Policy, observations: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> Float32[Tensor, "envs outputs"]:
-    """The teacher's outputs; a large teacher's a part on each thread."""
+    """The teacher's outputs; a large teacher's a part on each thread, a stranger's code is only called by one."""
+    if not teacher.may_share_threads:
+        return teacher.outputs(observations)
     parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
     return torch.cat(list(pool.map(teacher.outputs, parts)))

@@ -75,7 +75,7 @@ class Options:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the students' updates and of labels that are logits. auto: bf16 for CNNs on hardware with it."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where networks are computed."""
+    """Where networks are computed and play is remembered."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
 

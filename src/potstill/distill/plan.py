@@ -246,7 +246,7 @@ def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Re
         if teacher is None:
             task = recordings[index].task
         else:
-            task = _task(options, teacher, wanted, name, recording)
+            teacher, task = _playing(options, teacher, wanted, name, recording)
             if recording and record["sha256"] != recording.teacher["sha256"]:
                 raise PotstillError(f"--teacher {name} is not the one that played --data {recording.folder}")
             if recording and not _same_play(task, recording.task):
@@ -271,14 +271,16 @@ def _same_play(task: Task, recorded: Task) -> bool:
     )
 
 
-def _task(options: Options, teacher: Policy, wanted: str | None, name: str, recording: Recording | None) -> Task:
-    """What a teacher plays."""
+def _playing(
+    options: Options, teacher: Policy, wanted: str | None, name: str, recording: Recording | None
+) -> tuple[Policy, Task]:
+    """A teacher, seeing what it is to see, and what it plays."""
     task_id = id_of_task(teacher, wanted or (recording and recording.task.id), name)
     task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
     if options.teacher_sees is not None:
-        teacher.seeing(task.parts("--teacher-sees", options.teacher_sees), task.observation_shape)
+        teacher = teacher.seeing(task.parts("--teacher-sees", options.teacher_sees), task.observation_shape)
     check_plays(teacher, task, name)
-    return task
+    return teacher, task
 
 
 def id_of_task(policy: Policy, wanted: str | None, name: object) -> str:

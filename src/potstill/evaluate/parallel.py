@@ -142,21 +142,20 @@ def _play_in_processes(shares: list[_Share]) -> Iterator[Tally]:
                 assert worker.stdout is not None
                 with suppress(BrokenPipeError), worker.stdin:  # it has ended: said below
                     pickle.dump(share, worker.stdin)
-                selector.register(worker.stdout, selectors.EVENT_READ)
+                selector.register(worker.stdout, selectors.EVENT_READ, worker)
             while selector.get_map():
                 for key, _ in selector.select():
                     try:
                         told: Tally | PotstillError = pickle.load(key.fileobj)  # pyright: ignore[reportArgumentType]
                     except (EOFError, pickle.UnpicklingError):
                         selector.unregister(key.fileobj)
+                        if status := key.data.wait():
+                            mend = "if memory ran out: fewer --threads"
+                            raise PotstillError(f"an evaluation process ended with status {status}; {mend}") from None
                         continue
                     if isinstance(told, PotstillError):
                         raise told
                     yield told
-        if failed := [worker for worker in workers if worker.wait() != 0]:
-            raise PotstillError(
-                f"an evaluation process ended with status {failed[0].returncode}; if memory ran out: fewer --threads"
-            )
     finally:
         for worker in workers:
             worker.kill()

@@ -22,7 +22,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate import RANDOM_SHARE, Player, Score, normalised, random_player, relative, scores
 from potstill.files import read_json, write_json
 from potstill.fit.options import Goal, ladder
-from potstill.fit.statement import MIN_EPISODES, episodes_needed, p_value, statement
+from potstill.fit.statement import MIN_EPISODES, Statement, episodes_needed, p_value, statement
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import open_run
@@ -117,13 +117,26 @@ def _look_at_teacher(
     """
     found = yield from _play(_players(lesson, {}, FIRST_LOOK), lesson, options.seed, threads)
     if normalised(found["teacher"], found["teacher"], found["random"]) is None:
-        means = f"{found['teacher'].mean:.2f} against {found['random'].mean:.2f}"
-        name = lesson.teacher_record["name"]
-        raise PotstillError(
-            f"fit: {name} isn't surely better than chance on {lesson.task.id} ({means}): nothing to keep"
-        )
+        raise _nothing_to_keep(lesson, found["teacher"], found["random"])
     looks["0"] = {who: list(score.returns) for who, score in found.items()}
     write_json(out / "looks.json", looks)
+
+
+def _nothing_to_keep(lesson: Lesson, teacher: Score, random: Score) -> PotstillError:
+    means = f"{teacher.mean:.2f} against {random.mean:.2f}"
+    name = lesson.teacher_record["name"]
+    return PotstillError(f"fit: {name} isn't surely better than chance on {lesson.task.id} ({means}): nothing to keep")
+
+
+def _shown(lesson: Lesson, goal: Goal, own: Score, teacher: Score, random: Score) -> Statement:
+    """What a student is shown to keep.
+
+    Raises:
+        PotstillError: chance plays better than the teacher, after all.
+    """
+    if teacher.mean <= random.mean:
+        raise _nothing_to_keep(lesson, teacher, random)
+    return statement(own, teacher, random, goal.keep, goal.confidence)
 
 
 def _look(plan: Plan, goal: Goal, state: State, looks: dict[str, Any], out: Path) -> Iterator[Progress]:
@@ -175,7 +188,7 @@ def _rungs(
         rung["looks"] = {hour: of[name] for hour, of in looks.items() if hour != "0" and name in of}
         if name in students:
             own = played.scores[f"student {name}"]
-            seen = statement(own, teacher, random, goal.keep, goal.confidence)
+            seen = _shown(plan.lessons[0], goal, own, teacher, random)
             needed = episodes_needed(own, teacher, random, goal.keep, goal.confidence, goal.power)
             rung |= {"share": seen.share, "episodes": seen.episodes, "needed": needed}
         rungs.append(rung)
@@ -200,7 +213,7 @@ def _test(
             found = yield from _play(_players(lesson, {}, most), lesson, seed, threads)
         own = _players(lesson, {name: students[name][0]}, max(options.episodes, rung["needed"]))[name]
         found |= yield from _play({name: own}, lesson, seed + number, threads)  # the test takes scores for independent
-        said = statement(found[name], found["teacher"], found["random"], goal.keep, goal.confidence)
+        said = _shown(lesson, goal, found[name], found["teacher"], found["random"])
         rung["tested"] = {**said.record(), "seed": seed + number, "score": found[name].record()}
         if not said.holds:
             break

@@ -74,6 +74,11 @@ class State:
     updates: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "learn": 0.0})
 
+    def close(self) -> None:
+        """End the environments."""
+        for game in self.games:
+            game.envs.close()
+
 
 @dataclass(frozen=True)
 class DQNProgress(Progress):

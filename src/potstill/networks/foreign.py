@@ -56,6 +56,11 @@ class Foreign(nn.Module):
         parts = observations.split(1) if self.one_by_one else [observations]
         return torch.cat([self._outputs(part) for part in parts])
 
+    def behind(self, layer: nn.Module) -> "Foreign":
+        """The same function of what a layer makes of observations."""
+        function = nn.Sequential(layer, self.function)
+        return Foreign(function, self.num_outputs, self.half_ranges, self.num_parameters, self.one_by_one)
+
     def _outputs(self, observations: Tensor) -> Tensor:
         said: Any = self.function(observations)
         if not isinstance(said, Tensor):

@@ -63,7 +63,7 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
 def without_home(text: str) -> str:
     """Commands name files as they were typed; what the user's folder is called isn't for the Hub."""
     home = str(Path.home()).rstrip("/")  # "/" in some containers
-    return re.sub(rf"{re.escape(home)}(?=/)", "~", text) if home else text
+    return re.sub(rf"(?<![\w./~-]){re.escape(home)}(?=/)", "~", text) if home else text
 
 
 def find_student(result: dict[str, Any], name: str, run: Path) -> dict[str, Any]:

@@ -91,6 +91,8 @@ def interval(estimate: dict[str, Any] | None, digits: int) -> str:
     low, high = estimate["ci95"]
     if digits == 1 and abs(estimate["mean"]) >= 1000:
         digits = 0
+    if estimate.get("episodes") == 1:  # which says nothing of the others
+        return f"{estimate['mean']:,.{digits}f}"
     return f"{estimate['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 

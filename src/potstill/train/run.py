@@ -21,7 +21,7 @@ from potstill.distill.options import name_students
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, relative, scores
-from potstill.files import sha256, write_json
+from potstill.files import read_json, sha256, write_json
 from potstill.learners.dqn import UPDATES_AT_A_TIME, State, dqn, new_state
 from potstill.learners.options import DQNOptions
 from potstill.machine import check_device, cores, has_bf16, machine, memory_bytes, versions
@@ -175,6 +175,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     elif resume and (out / FOLDER / checkpoint.STATE).exists():
         saved = checkpoint.load(out / FOLDER, state)
         yield from followers.load(out / FOLDER)
+    if _is_done(plan, state, out):
+        return
     curve: list[dict[str, Any]] = saved["curve"]
     before, begun_at = saved["total"], state.steps
 
@@ -213,8 +215,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                 yield from check()
     if not curve or curve[-1]["steps"] < state.steps:
         yield from check()
-    for game in state.games:
-        game.envs.close()
+    state.close()
     seconds, updates, steps = state.seconds, state.updates, state.steps
     parameters = num_parameters(state.network)
     students = followers.policies
@@ -252,6 +253,15 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             },
         },
     )
+
+
+def _is_done(plan: Plan, state: State, out: Path) -> bool:
+    """Whether a run was finished, and isn't to be longer now or scored on another number of episodes."""
+    if state.steps < plan.options.steps or not (out / "result.json").exists():
+        return False
+    result = read_json(out / "result.json")
+    episodes = {score["episodes"] for score in result["best"]["scores"].values()}
+    return result["budget"]["steps"] == state.steps and episodes == {plan.episodes}
 
 
 def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
