@@ -1,7 +1,9 @@
 """The loop on small real tasks."""
 
 import json
+import threading
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
@@ -12,13 +14,14 @@ import torch
 
 from potstill import Policy, PotstillError, load
 from potstill.distill.learning import cooled
-from potstill.distill.loop import _side_by_side, distill
+from potstill.distill.loop import _side_by_side, distill, label
 from potstill.distill.options import Options, name_students
 from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.distill.schedule import learning_rate, updates_until
 from potstill.distill.state import LoopProgress, new_state
 from potstill.losses import kl
+from potstill.networks import NetworkSpec
 from potstill.policies import as_one
 from potstill.report import write_report
 
@@ -231,6 +234,21 @@ def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teac
     cartpole_teacher.save(tmp_path / "q.safetensors")
     with pytest.raises(PotstillError, match="Q-values are no distribution"):
         plan(Options(("mlp:8",), (tmp_path / "q.safetensors",), act="sample"))
+
+
+def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by_all():
+    callers: set[int] = set()
+    function = lambda seen: callers.add(threading.get_ident()) or np.zeros(len(seen), np.int64)  # noqa: E731
+    own = Policy.from_callable(function, "CartPole-v1", num_parameters=10**6)
+    parts: list[int] = []
+    ours = Policy.new(NetworkSpec.parse("mlp:400-400"), "q", (4,), "float32", 2)
+    ours.network.register_forward_hook(lambda module, given, said: parts.append(len(said)))
+    callers.clear()
+    with ThreadPoolExecutor(3) as pool:
+        for policy in (own, ours):
+            assert label(policy, np.zeros((60, 4), np.float32), pool, 3).shape == (60, 2)
+    assert callers == {threading.get_ident()}
+    assert parts == [20, 20, 20]
 
 
 def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):

@@ -49,6 +49,15 @@ def test_a_worker_that_dies_is_noticed(teacher_pong, monkeypatch):
         play(2, [random_player(PONG, 6)])
 
 
+def test_it_is_noticed_before_the_others_have_ended(tmp_path, monkeypatch):
+    interpreter = tmp_path / "python"  # the first ends at once, the other never
+    interpreter.write_text(f"#!/bin/sh\nmkdir {tmp_path}/first 2>/dev/null && exit 3\nexec sleep 600\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr("potstill.evaluate.parallel.sys.executable", str(interpreter))
+    with pytest.raises(PotstillError, match="ended with status 3"):
+        play(2, [random_player(PONG, 6)])
+
+
 def test_what_a_worker_says_against_its_work_is_passed_on():
     players = [random_player(PONG, 4)]
     with pytest.raises(PotstillError, match="is over before it is reached: record starts anew"):

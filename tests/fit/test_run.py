@@ -11,6 +11,7 @@ from potstill import Policy, PotstillError, load
 from potstill.cli.main import main
 from potstill.distill import schedule
 from potstill.distill.options import Options
+from potstill.evaluate import Score
 from potstill.files import read_json
 from potstill.fit import run as fit_run
 from potstill.fit.options import ATARI, VECTORS, Goal, ladder
@@ -146,6 +147,14 @@ def test_a_teacher_no_better_than_chance_is_refused_before_anything_is_learnt(op
 def rung(name, parameters, share, needed, **tested):
     said = {"tested": {"episodes": 100, "share": share, "at_least": share - 0.01, **tested}} if tested else {}
     return {"name": name, "parameters": parameters, "share": share, "needed": needed, "episodes": 100, **said}
+
+
+def test_a_teacher_that_turns_out_no_better_than_chance_is_said_then():
+    lesson = SimpleNamespace(task=SimpleNamespace(id="CartPole-v1"), teacher_record={"name": "poor"})
+    with pytest.raises(
+        PotstillError, match=r"poor isn't surely better than chance on CartPole-v1 \(1.50 against 2.00\)"
+    ):
+        fit_run._shown(lesson, Goal(), Score((1.0, 2.0)), Score((1.0, 2.0)), Score((2.0, 2.0)))
 
 
 def test_words_claim_no_more_than_was_tested():

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import potstill
 from potstill import PotstillError
+from potstill.cli.show import STAGES
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay
 from potstill.report import write_report
@@ -36,6 +37,7 @@ def make(
 ) -> dict:
     options = DQNOptions(**{**SMALL, **changes})  # pyright: ignore[reportArgumentType]
     for progress in run(plan(options, tasks, 1500, 3, 6, Following(students, 200)), out, resume, COMMAND):
+        assert progress.stage in STAGES or progress.stage == "hour", "it is shown"
         if refilled is not None and progress.stage == "refill":
             refilled.append(progress.done)
         if stop_at is not None and progress.stage == "train" and progress.done >= stop_at:
