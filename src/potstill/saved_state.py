@@ -5,6 +5,8 @@ at any moment leaves the last complete checkpoint.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,6 @@ from torch import Tensor
 
 from potstill.errors import PotstillError, in_a_line
 from potstill.files import TEMPORARY_SUFFIX, write_bytes
-
-DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError)
-"""What a damaged file can raise where it is read and used."""
 
 
 def pack(name: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -51,19 +50,24 @@ def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> No
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write` wrote.
-
-    Raises:
-        one of DAMAGED: it is.
-    """
+    """Read what `write` wrote. Raises whatever a damaged file makes its readers raise: see `restoring`."""
     with safe_open(path, framework="pt") as file:
         return json.loads((file.metadata() or {})["state"]), {name: file.get_tensor(name) for name in file.keys()}
 
 
-def damaged(path: Path, error: Exception, mend: str) -> PotstillError:
-    """What to say of a state file that can't be used."""
-    reason = in_a_line(error, 100)
-    return PotstillError(f"{path} is damaged ({reason}); {mend}")
+@contextmanager
+def restoring(path: Path, mend: str) -> Iterator[None]:
+    """Whatever a damaged state file, or what it names, raises where it is read and used, in one line with the mend.
+
+    Raises:
+        PotstillError: it did.
+    """
+    try:
+        yield
+    except PotstillError as error:
+        raise PotstillError(f"{error}; {mend}") from error
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise PotstillError(f"{path} is damaged ({in_a_line(error, 100)}); {mend}") from error
 
 
 def remove_strays(folder: Path, keep: set[str]) -> None:

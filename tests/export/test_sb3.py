@@ -96,6 +96,6 @@ def test_fewer_frames_than_are_shown_have_no_place_there():
 
 
 def test_a_missing_package_is_named_before_anything_is_played(cartpole_teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr(sb3, "find_spec", lambda name: None)
-    with pytest.raises(PotstillError, match="pip install stable-baselines3"):
+    monkeypatch.setattr("potstill.errors.find_spec", lambda name: None)
+    with pytest.raises(PotstillError, match="pip install 'stable-baselines3'"):
         next(export([cartpole_teacher], tmp_path / "a.zip", Options(to="sb3")))

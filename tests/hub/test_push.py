@@ -167,6 +167,6 @@ def test_a_run_that_holds_no_such_student_is_one_line(run, student, of_student, 
 
 
 def test_without_huggingface_hub_the_extra_is_named(run, monkeypatch):
-    monkeypatch.setattr("potstill.report.card.find_spec", lambda name: None)
+    monkeypatch.setattr("potstill.errors.find_spec", lambda name: None)
     with pytest.raises(PotstillError, match=r"pip install 'potstill\[hub\]'"):
         make_card(run, "small", "me/x")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from potstill.cli.common import Flat, load_players, printable
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 from potstill.export.options import Options as ExportOptions
 
 OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log standard deviations"}
@@ -105,12 +105,9 @@ class Play:
 
         if not self.policy:
             raise PotstillError("play: name at least one POLICY file")
-        if self.episodes < 1:
-            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
-        if self.seconds is not None and not 0 < self.seconds < float("inf"):
-            raise PotstillError(f"--seconds {self.seconds}: must be above 0")
-        if self.seed < 0:
-            raise PotstillError(f"--seed {self.seed}: can't be negative")
+        must_be("at least 1", self, "episodes")
+        must_be("above 0", self, "seconds")
+        must_be("at least 0", self, "seed")
         if self.out is not None:
             check_name(self.out)
         players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust)

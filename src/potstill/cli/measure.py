@@ -14,7 +14,7 @@ import tyro
 from potstill.cli.common import Flat, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import Options
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 from potstill.fit.options import Goal
 from potstill.reproduce.options import Options as ReproduceOptions
 
@@ -119,8 +119,8 @@ class Evaluate:
 
         if not self.policy:
             raise PotstillError("evaluate: name at least one POLICY file")
-        if self.episodes < 1:
-            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        must_be("at least 1", self, "episodes")
+        must_be("at least 0", self, "seed", "threads")
         if self.keep is not None:
             Goal(self.keep, self.confidence).check()
             if self.teacher is None:
@@ -129,8 +129,6 @@ class Evaluate:
                 raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
             if self.starts != "noop":
                 raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
-        if self.seed < 0 or self.threads < 0:
-            raise PotstillError("--seed and --threads can't be negative")
 
     def _load_teacher(self, teacher: Path, task: "Task", student: Path) -> "tuple[Path, Policy]":
         """The teacher, which must play the student's task and see what it shows to the student."""
@@ -198,8 +196,7 @@ class Starts:
 
         if not 1 <= self.number <= starts.MAX_STARTS:
             raise PotstillError(f"--number {self.number}: must be from 1 to {starts.MAX_STARTS}")
-        if self.seed < 0 or self.threads < 0:
-            raise PotstillError("--seed and --threads can't be negative")
+        must_be("at least 0", self, "seed", "threads")
         path = find(self.expert)
         played = load_players([path], self.task, self.act, self.epsilon, self.sees, self.trust)
         if len(played) > 1:
@@ -277,8 +274,7 @@ class Bench:
         from potstill.cli.show import print_json, show_bench, show_progress
         from potstill.distill.plan import plan
 
-        if self.rounds < 1:
-            raise PotstillError(f"--rounds {self.rounds}: must be at least 1")
+        must_be("at least 1", self, "rounds")
         planned = plan(self.options)
         measured = show_progress(bench(planned, self.rounds))
         if self.json:

@@ -11,7 +11,6 @@ from potstill import saved_state
 from potstill.distill.options import Options
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import State
-from potstill.errors import PotstillError
 
 STATE = "state.safetensors"
 
@@ -55,7 +54,7 @@ def load(folder: Path, state: State, options: Options) -> None:
         PotstillError: the checkpoint is damaged or belongs to another run.
     """
     path = folder / STATE
-    try:
+    with saved_state.restoring(path, f"remove {folder}, and --resume begins anew"):
         content, tensors = saved_state.read(path)
         for student in state.students:
             saved_state.unpack(student.name, student.learner, student.optimizer, tensors)
@@ -66,16 +65,11 @@ def load(folder: Path, state: State, options: Options) -> None:
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]
         shards: list[int] = content["shards"]
-    except saved_state.DAMAGED as error:
-        raise saved_state.damaged(path, error, _mend(folder)) from error
-    saved_state.remove_strays(folder, _named(shards, state))
-    for index, memory in enumerate(state.memories):
-        memory.rows = rows_until(shards[0] - 1, options)
-        for hour in shards:
-            try:
+        for index, memory in enumerate(state.memories):
+            memory.rows = rows_until(shards[0] - 1, options)
+            for hour in shards:
                 memory.unseal(folder / _shard(hour, index))
-            except PotstillError as error:
-                raise PotstillError(f"{error}; {_mend(folder)}") from error
+    saved_state.remove_strays(folder, _named(shards, state))
     for envs, snapshot in zip(state.envs, content["envs"], strict=True):
         envs.restore(snapshot)
 
@@ -83,10 +77,6 @@ def load(folder: Path, state: State, options: Options) -> None:
 def _hours_played(state: State, options: Options) -> int:
     """Hours of play in the memory, those overwritten included; the last may be a fraction."""
     return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memories[0].rows)
-
-
-def _mend(folder: Path) -> str:
-    return f"remove {folder}, and --resume begins anew"
 
 
 def _shard(hour: int, index: int) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 
 
 @dataclass(frozen=True)
@@ -85,31 +85,18 @@ class Options:
         Raises:
             PotstillError: naming the flag.
         """
-        for name in (
-            "hours",
-            "updates",
-            "batch",
-            "envs",
-            "memory_hours",
-            "episodes",
-            "temperature",
-            "learning_rate",
-        ):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise PotstillError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        must_be("above 0", self, "hours", "updates", "batch", "envs", "memory_hours", "episodes", "temperature")
+        must_be("above 0", self, "learning_rate")
+        must_be("from 0 to 1", self, "play_epsilon")
+        must_be("at least 0", self, "seed", "threads")
         if self.batch_norm and self.batch < 2:
             raise PotstillError("--batch 1: batch normalisation needs two samples; add --no-batch-norm")
-        if not 0 <= self.play_epsilon <= 1:
-            raise PotstillError(f"--play-epsilon {self.play_epsilon}: must be from 0 to 1")
         if self.student_share and self.hours <= 1:
             raise PotstillError(f"--driver {self.driver}: students drive from the second hour on; add --hours 2")
         if self.data and self.driver != "teacher":
             raise PotstillError(f"--driver {self.driver}: nobody drives in recorded play; leave out --data or --driver")
         if not self.teacher and self.data and self.teacher_sees is not None:
             raise PotstillError("--teacher-sees: there is no --teacher; in --data it has seen already")
-        if self.seed < 0 or self.threads < 0:
-            raise PotstillError("--seed and --threads can't be negative")
 
     @property
     def student_share(self) -> float:

@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.artifact import KEY, SCHEMA
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, need
 from potstill.policies import as_one, describe
 from potstill.policy import Meaning, Policy
 
@@ -72,9 +71,7 @@ def to_onnx(policies: Sequence[Policy]) -> Any:
     Raises:
         PotstillError: a package is missing, or a network is of a kind that only other files hold.
     """
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise PotstillError(f"--to onnx needs {' and '.join(missing)}: pip install 'potstill[onnx]'")
+    need("--to onnx", "onnx", "onnxruntime", "onnxscript", install="potstill[onnx]")
     description = {"schema": SCHEMA, **describe(policies), "graph": {"outputs": output_names(policies), "int8": False}}
     first = policies[0]
     example = torch.zeros(2, *first.observation_shape, dtype=getattr(torch, first.observation_dtype))

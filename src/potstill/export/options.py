@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,7 @@ class Options:
         """
         if self.int8 and self.to != "onnx":
             raise PotstillError(f"--int8 is for --to onnx, not {self.to}")
-        if self.episodes < 2:
-            raise PotstillError(f"--episodes {self.episodes}: must be at least 2")
-        if not 0 < self.tolerance < 1:
-            raise PotstillError(f"--tolerance {self.tolerance}: must be above 0 and below 1")
-        if not 0 <= self.min_agreement <= 1:
-            raise PotstillError(f"--min-agreement {self.min_agreement}: must be from 0 to 1")
-        if self.seed < 0 or self.threads < 0:
-            raise PotstillError("--seed and --threads can't be negative")
+        must_be("at least 2", self, "episodes")
+        must_be("above 0 and below 1", self, "tolerance")
+        must_be("from 0 to 1", self, "min_agreement")
+        must_be("at least 0", self, "seed", "threads")

@@ -5,14 +5,13 @@ MLPs need nothing of ours to be loaded there, CNNs need `potstill` to be importa
 """
 
 import io
-from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, need
 from potstill.networks import NetworkSpec
 from potstill.policy import Policy
 from potstill.tasks import Task
@@ -25,8 +24,7 @@ def check(policy: Policy) -> None:
     Raises:
         PotstillError: it isn't, or it hasn't.
     """
-    if find_spec("stable_baselines3") is None:
-        raise PotstillError("--to sb3 needs stable-baselines3: pip install stable-baselines3")
+    need("--to sb3", "stable_baselines3", install="stable-baselines3")
     policy.describe()  # refuses networks that aren't ours
     if policy.sees is not None or policy.clip is not None or policy.time_feature:
         raise PotstillError(

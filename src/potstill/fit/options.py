@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from potstill.errors import PotstillError
+from potstill.errors import must_be
 from potstill.tasks import Task
 
 ATARI = ("net1", "net2", "net3", "cnn:16-16-16:64:2f", "cnn:8-16-16:32", "cnn:8-8-8:16", "cnn:8-8-8:16:2f",
@@ -31,11 +31,8 @@ class Goal:
         Raises:
             PotstillError: naming the flag.
         """
-        for name in ("keep", "confidence", "power"):
-            if not 0 < getattr(self, name) < 1:
-                raise PotstillError(f"--{name} {getattr(self, name)}: must be above 0 and below 1")
-        if self.max_episodes < 20:
-            raise PotstillError(f"--max-episodes {self.max_episodes}: must be at least 20")
+        must_be("above 0 and below 1", self, "keep", "confidence", "power")
+        must_be("at least 20", self, "max_episodes")
 
     def record(self) -> dict[str, Any]:
         """As JSON."""

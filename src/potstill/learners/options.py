@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,10 @@ class DQNOptions:
         Raises:
             PotstillError: naming the flag.
         """
-        for name in ("steps", "envs", "batch", "replay_ratio", "memory", "learn_after", "n_step", "learning_rate",
-                     "target_every", "explore_steps"):  # fmt: skip
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise PotstillError(f"--{name.replace('_', '-')} {value}: must be above 0")
-        for name in ("discount", "final_epsilon"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise PotstillError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from 0 to 1")
-        if self.seed < 0 or self.threads < 0:
-            raise PotstillError("--seed and --threads can't be negative")
+        must_be("above 0", self, "steps", "envs", "batch", "replay_ratio", "memory", "learn_after", "n_step")
+        must_be("above 0", self, "learning_rate", "target_every", "explore_steps")
+        must_be("from 0 to 1", self, "discount", "final_epsilon")
+        must_be("at least 0", self, "seed", "threads")
         if self.memory < self.envs * (self.n_step + 16):
             raise PotstillError(f"--memory {self.memory}: too small for {self.envs} environments")
         if self.learn_after < self.envs * (self.n_step + 1):

@@ -2,13 +2,12 @@
 
 import re
 import shlex
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, need
 from potstill.report.read import as_runs_write_it, environment, read_result
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
     Raises:
         PotstillError: huggingface_hub is missing, or the run is no distillation, or has no such student.
     """
-    check_hub()
+    need("push", "huggingface_hub", install="potstill[hub]")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise PotstillError(f"--to {repository}: the Hub's repositories are named owner/name")
     from huggingface_hub import ModelCard, ModelCardData
@@ -78,16 +77,6 @@ def find_student(result: dict[str, Any], name: str, run: Path) -> dict[str, Any]
     if name not in names:
         raise PotstillError(f"--student {name}: {run} has {', '.join(names)}")
     return result["students"][names.index(name)]
-
-
-def check_hub() -> None:
-    """Whether huggingface_hub is there.
-
-    Raises:
-        PotstillError: it is not.
-    """
-    if find_spec("huggingface_hub") is None:
-        raise PotstillError("push needs huggingface_hub: pip install 'potstill[hub]'")
 
 
 def _evaluated(task: str, played: dict[str, Any]) -> "list[EvalResult]":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.errors import PotstillError, in_a_line
-from potstill.report.card import check_hub, find_student, make_card, without_home
+from potstill.report.card import find_student, make_card, without_home
 from potstill.report.read import as_runs_write_it, inside, read_result
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
         PotstillError: huggingface_hub, the run, its student or its file is missing; nobody is logged in; the Hub
             doesn't answer, or refuses.
     """
-    check_hub()
     card = make_card(run, student, to, license)
     files = _files(run, student)
     from huggingface_hub import CommitOperationAdd, HfApi, get_token

@@ -3,14 +3,12 @@
 States of each game lie apart where the network tells games apart, and together where it shares what it knows.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.errors import PotstillError
 from potstill.files import write_json
 from potstill.networks import scale
 from potstill.policies import as_one
@@ -20,16 +18,6 @@ from potstill.teachers import load_all
 
 ENVS, EVERY, STATES = 8, 25, 200
 """Copies played in step, control steps between two states that are taken, states of each game."""
-
-
-def check_installed() -> None:
-    """Check that scikit-learn is there, before hours of work for its picture.
-
-    Raises:
-        PotstillError: it isn't.
-    """
-    if find_spec("sklearn") is None:
-        raise PotstillError("the picture of multi-task students needs scikit-learn: pip install potstill[tsne]")
 
 
 def picture(student: Path, out: Path, seed: int, threads: int) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 
 Table = Literal["losses", "compression", "multitask-3", "multitask-10", "online"]
 
@@ -44,8 +44,7 @@ class Options:
         """
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise PotstillError("--seeds: name each once, from 0 on")
-        if self.episodes < 1:
-            raise PotstillError(f"--episodes {self.episodes}: must be at least 1")
+        must_be("at least 1", self, "episodes")
         return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20) if self.quick else self
 
     def record(self) -> dict[str, Any]:

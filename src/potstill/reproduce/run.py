@@ -16,12 +16,12 @@ from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
 from potstill.distill.options import Options as DistillOptions
 from potstill.distill.schedule import STEPS_PER_HOUR
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, need
 from potstill.evaluate import Score, geometric_mean, relative
 from potstill.files import read_json, write_json
 from potstill.learners.options import DQNOptions
 from potstill.machine import cores, machine, versions
-from potstill.reproduce.activations import check_installed, picture
+from potstill.reproduce.activations import picture
 from potstill.reproduce.options import Options, Table
 from potstill.reproduce.paper import GAMES, GEOMETRIC_MEANS, TABLES
 from potstill.reproduce.teachers import choose, find_teachers
@@ -109,7 +109,7 @@ def prepare(table: Table, options: Options) -> Reproduction:
     of_paper = tuple(dict.fromkeys(game for column in TABLES[table].values() for game in column))
     games, missing = choose(options.games, teachers, of_paper)
     if table in MULTITASK:
-        check_installed()
+        need("the picture of multi-task students", "sklearn", install="potstill[tsne]")
         fits = distillation.hours_that_fit([f"ALE/{game}-v5" for game in games], options.device, options.threads)
         options = replace(options, memory_hours=options.memory_hours or fits)
     if table in MULTITASK and len(games) < 2:

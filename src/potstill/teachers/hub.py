@@ -1,10 +1,9 @@
 """Policies on the Hugging Face Hub, by huggingface_hub (`pip install potstill[hub]`), its cache and offline mode."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from potstill.errors import PotstillError, in_a_line
+from potstill.errors import PotstillError, in_a_line, need
 from potstill.teachers import vecnormalize
 from potstill.teachers.tensors import MAX_WEIGHTS
 
@@ -28,8 +27,7 @@ def download(name: str) -> Path:
         raise PotstillError(
             f"hf://{name}: the Hub's names look like hf://owner/repository or hf://owner/repository/file"
         )
-    if find_spec("huggingface_hub") is None:
-        raise PotstillError(f"hf://{name} needs huggingface_hub: pip install 'potstill[hub]'")
+    need(f"hf://{name}", "huggingface_hub", install="potstill[hub]")
     from huggingface_hub import HfApi, hf_hub_download
 
     repository, revision = match["repository"], match["revision"]

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill import artifact
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, need
 from potstill.networks import Foreign
 from potstill.policies import count_parameters, skeletons
 from potstill.policy import Policy
@@ -50,9 +49,7 @@ def load(path: Path, task_id: str | None) -> list[Policy]:
         PotstillError: onnxruntime is missing, or refuses the file; it needs too much memory or time; or it is no policy
             for the task.
     """
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise PotstillError(f"{path} needs {' and '.join(missing)}: pip install 'potstill[onnx]'")
+    need(str(path), "onnx", "onnxruntime", install="potstill[onnx]")
     if path.stat().st_size > MAX_WEIGHTS:
         raise PotstillError(f"{path} has over {MAX_WEIGHTS} bytes and is not read")
     provenance: dict[str, object] = {"format": "onnx"}

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from potstill import saved_state
-from potstill.errors import PotstillError
 from potstill.learners.dqn import State
 
 STATE = "state.safetensors"
@@ -57,7 +56,7 @@ def load(folder: Path, state: State) -> dict[str, Any]:
         PotstillError: the checkpoint is damaged.
     """
     path = folder / STATE
-    try:
+    with saved_state.restoring(path, f"remove {folder}, and --resume goes on from the portable checkpoint"):
         content, tensors = saved_state.read(path)
         run = _restore(state, content, tensors)
         state.target.load_state_dict({n[7:]: tensor for n, tensor in tensors.items() if n.startswith("target/")})
@@ -69,17 +68,12 @@ def load(folder: Path, state: State) -> dict[str, Any]:
             if game.priorities:
                 game.priorities.weights[:] = tensors[f"priorities/{index}"].numpy()
                 game.priorities.largest = content["largest_priority"][index]
-    except saved_state.DAMAGED as error:
-        raise saved_state.damaged(path, error, _mend(folder)) from error
-    saved_state.remove_strays(folder, _named(shards, state))
-    for index, game in enumerate(state.games):
-        game.memory.rows = shards[0][0]
-        for shard in shards:
-            try:
+            game.memory.rows = shards[0][0]
+            for shard in shards:
                 game.memory.unseal(folder / _shard(*shard, index))
-            except PotstillError as error:
-                raise PotstillError(f"{error}; {_mend(folder)}") from error
-        game.envs.restore(content["envs"][index])
+    for game, snapshot in zip(state.games, content["envs"], strict=True):
+        game.envs.restore(snapshot)
+    saved_state.remove_strays(folder, _named(shards, state))
     return run
 
 
@@ -100,13 +94,9 @@ def load_portable(path: Path, state: State) -> dict[str, Any]:
     Raises:
         PotstillError: the file is damaged.
     """
-    try:
+    with saved_state.restoring(path, "there is nothing to go on from: begin anew in another folder"):
         content, tensors = saved_state.read(path)
         run = _restore(state, content, {name: tensor.float() for name, tensor in tensors.items()})
-    except saved_state.DAMAGED as error:
-        raise saved_state.damaged(
-            path, error, "there is nothing to go on from: begin anew in another folder"
-        ) from error
     state.target.load_state_dict(state.network.state_dict())
     return run
 
@@ -135,10 +125,6 @@ def _shards(folder: Path) -> list[tuple[int, int]]:
         return []
     content, _ = saved_state.read(folder / STATE)
     return [(int(first), int(end)) for first, end in content["shards"]]
-
-
-def _mend(folder: Path) -> str:
-    return f"remove {folder}, and --resume goes on from the portable checkpoint"
 
 
 def _shard(first: int, end: int, index: int) -> str:
