@@ -5,8 +5,8 @@ and the students learn from it, in the loop that distils finished teachers. `fol
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.distill import checkpoint
@@ -16,7 +16,6 @@ from potstill.distill.options import Options
 from potstill.distill.plan import Plan, plan
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.learners.options import DQNOptions
-from potstill.policies import save
 from potstill.policy import Policy
 
 HOURS = 1
@@ -51,48 +50,39 @@ class Following:
 
 @dataclass
 class Followers:
-    """Students, and the policy that is replaced under them; no plan, state or students where nothing follows."""
+    """Students, and the policy that is replaced under them."""
 
-    plan: Plan | None
-    state: State | None
+    plan: Plan
+    state: State
     teacher: Policy
     loop: Iterator[LoopProgress]
-    policies: dict[str, Policy] = field(default_factory=dict[str, Policy])
-    """The students as they play now, by name."""
 
-    def follow(self, best: Policy, check: int) -> Iterator[LoopProgress]:
+    def follow(self, best: Policy, check: int) -> Generator[LoopProgress, None, dict[str, Policy]]:
         """Learn an hour from the best policy so far.
 
         Args:
             best: it.
             check: how many scores there have been. What was learnt after this one before a kill isn't learnt again.
+
+        Returns:
+            The students by name, as they would play if learning ended here.
         """
         self.teacher.network = best.to(self.teacher.device).network
-        if self.state and self.state.hours < check:
+        if self.state.hours < check:
             for progress in self.loop:
                 if progress.stage == "hour":
                     break
                 yield progress
-        yield from self._cool()
+        copies = yield from cooled(self.plan, self.state)
+        return {name: policies[0] for name, policies in copies.items()}
 
-    def save(self, folder: Path, students: Path) -> None:
-        """Save the point to go on from, and the students' policies."""
-        if self.plan and self.state:
-            checkpoint.save(folder / FOLDER, self.state, self.plan.options)
-            for name, policy in self.policies.items():
-                save([policy], students / f"{name}.safetensors")
+    def save(self, folder: Path) -> None:
+        """Save the point to go on from."""
+        checkpoint.save(folder / FOLDER, self.state, self.plan.options)
 
-    def load(self, folder: Path) -> Iterator[LoopProgress]:
+    def load(self, folder: Path) -> None:
         """Come back to the point that was saved."""
-        if self.plan and self.state:
-            checkpoint.load(folder / FOLDER, self.state, self.plan.options)
-            yield from self._cool()
-
-    def _cool(self) -> Iterator[LoopProgress]:
-        """Let the students play as they would if learning ended here."""
-        if (plan := self.plan) and self.state:
-            copies = yield from cooled(plan, self.state)
-            self.policies = {name: policies[0] for name, policies in copies.items()}
+        checkpoint.load(folder / FOLDER, self.state, self.plan.options)
 
 
 def begin(following: Following, learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:
@@ -110,8 +100,6 @@ def begin(following: Following, learner: Policy, options: DQNOptions, checks: in
     """
     teacher = copy.deepcopy(learner)
     teacher.network.requires_grad_(False)
-    if not following.students:
-        return Followers(None, None, teacher, iter(()))
     planned = plan(following.options(options, checks, threads), teacher, may_play_ahead=False)
     state = new_state(planned)
     return Followers(planned, state, teacher, distill(planned, state))

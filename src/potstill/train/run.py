@@ -167,14 +167,17 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     elsewhere = _goes_on_elsewhere(plan, out, resume)
     open_run(out, resume, command, plan.record(), plan.may_differ + (OF_THE_MACHINE if elsewhere else ()))
     state = _fresh(plan)
-    followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
+    followers = None
+    if plan.following.students:
+        followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
     saved: dict[str, Any] = {"curve": [], "total": 0.0}
     if elsewhere:
         shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
         saved = checkpoint.load_portable(out / PORTABLE, state)
     elif resume and (out / FOLDER / checkpoint.STATE).exists():
         saved = checkpoint.load(out / FOLDER, state)
-        yield from followers.load(out / FOLDER)
+        if followers:
+            followers.load(out / FOLDER)
     if _is_done(plan, state, out):
         return
     curve: list[dict[str, Any]] = saved["curve"]
@@ -183,12 +186,13 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
         yield from _check(plan, state, curve, out)
-        if plan.following.students:
-            yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
-            now = followers.policies
+        if followers:
+            now = yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
             found = yield from _score(list(now.values()), plan.tasks[0], plan, plan.eval_episodes, options.seed)
             curve[-1]["students"] = {name: score.record() for name, score in zip(now, found, strict=True)}
-        followers.save(out / FOLDER, out / "students")
+            for name, policy in now.items():
+                policy.save(out / _student_file(name))
+            followers.save(out / FOLDER)
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
         checkpoint.save(out / FOLDER, state, run_so_far)
         checkpoint.save_portable(out / PORTABLE, state, run_so_far)
@@ -218,14 +222,13 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     state.close()
     seconds, updates, steps = state.seconds, state.updates, state.steps
     parameters = num_parameters(state.network)
-    students = followers.policies
     del state, followers  # the memories: gigabytes that evaluation doesn't need
     best = [policy.to(options.device) for policy in load_all(out / "best.safetensors")]
     # Other episodes than those that chose it.
     found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
         [found[task.id]] = yield from _score([policy], task, plan, plan.episodes, options.seed + 1)
-    followed = yield from _followed(plan, students, curve, found)
+    followed = yield from _followed(plan, out, curve, found)
     write_json(
         out / "result.json",
         {
@@ -317,12 +320,13 @@ def best_of(curve: list[dict[str, Any]]) -> int:
 
 
 def _followed(
-    plan: Plan, students: dict[str, Policy], curve: list[dict[str, Any]], best: dict[str, Score]
+    plan: Plan, out: Path, curve: list[dict[str, Any]], best: dict[str, Score]
 ) -> Generator[Progress, None, dict[str, Any]]:
     """`result.json`'s part about students that followed: their scores beside the best's, and how steady curves were."""
-    if not students:
+    if not plan.following.students:
         return {}
     task = plan.tasks[0]
+    students = {name: load_all(out / _student_file(name))[0].to(plan.options.device) for name in curve[-1]["students"]}
     of_students = yield from _score(list(students.values()), task, plan, plan.episodes, plan.options.seed + 1)
     records: list[dict[str, Any]] = []
     for (name, policy), score in zip(students.items(), of_students, strict=True):
@@ -332,7 +336,7 @@ def _followed(
                 "name": name,
                 "spec": str(policy.spec),
                 "parameters": policy.num_parameters,
-                "file": f"students/{name}.safetensors",
+                "file": _student_file(name),
                 "score": score.record(),
                 "relative": ratio and ratio.record(),
             }
@@ -341,6 +345,10 @@ def _followed(
     lines = {LEARNER: [point["scores"][task.id]["mean"] for point in second_half]}
     lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in students}
     return {"students": records, "spread": {name: float(np.std(line)) for name, line in lines.items()}}
+
+
+def _student_file(name: str) -> str:
+    return f"students/{name}.safetensors"
 
 
 def _score(
