@@ -37,7 +37,7 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
     # On the CPU whole networks share the cores, not the loops inside them: OpenMP's idle threads would spin on the
     # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
     workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
-    options, sources = plan.options, plan.sources
+    options, sources = plan.options, [lesson.source for lesson in plan.lessons]
     with workers(plan.threads) as players, workers(len(state.students)) as learners:
         drivers: list[list[Policy]] = []
 

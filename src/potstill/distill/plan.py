@@ -89,11 +89,6 @@ class Plan:
         return task.under(starts=starts).protocol
 
     @property
-    def sources(self) -> list[Policy | Recording]:
-        """Where each task's play and labels come from."""
-        return [lesson.source for lesson in self.lessons]
-
-    @property
     def temperatures(self) -> list[float]:
         return [lesson.temperature for lesson in self.lessons]
 
