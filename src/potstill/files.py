@@ -49,6 +49,16 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return content
 
 
+def refuse_pointer(path: Path, start: bytes) -> None:
+    """Refuse what stands in a clone for a file that Git LFS keeps.
+
+    Raises:
+        PotstillError: it begins like that.
+    """
+    if start.startswith(b"version https://"):
+        raise PotstillError(f"{path} only points to the file, which Git LFS keeps: git lfs pull")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, atomically."""
     with atomic_write(path) as file:

@@ -66,6 +66,8 @@ def restoring(path: Path, mend: str) -> Iterator[None]:
         yield
     except PotstillError as error:
         raise PotstillError(f"{error}; {mend}") from error
+    except torch.OutOfMemoryError:  # the file is as it was
+        raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise PotstillError(f"{path} is damaged ({in_a_line(error, 100)}); {mend}") from error
 

@@ -238,7 +238,13 @@ def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teac
 
 def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by_all():
     callers: set[int] = set()
-    function = lambda seen: callers.add(threading.get_ident()) or np.zeros(len(seen), np.int64)  # noqa: E731
+    arithmetic: list[int] = []
+
+    def function(seen: np.ndarray) -> np.ndarray:
+        callers.add(threading.get_ident())
+        arithmetic.append(torch.get_num_threads())
+        return np.zeros(len(seen), np.int64)
+
     own = Policy.from_callable(function, "CartPole-v1", num_parameters=10**6)
     parts: list[int] = []
     ours = Policy.new(NetworkSpec.parse("mlp:400-400"), "q", (4,), "float32", 2)
@@ -248,6 +254,7 @@ def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by
         for policy in (own, ours):
             assert label(policy, np.zeros((60, 4), np.float32), pool, 3).shape == (60, 2)
     assert callers == {threading.get_ident()}
+    assert arithmetic[-1] == 3, "and may use all cores itself"
     assert parts == [20, 20, 20]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from potstill import PotstillError
+from potstill import PotstillError, saved_state
 from potstill.distill.options import Options
 from potstill.distill.plan import plan
 from potstill.distill.run import run
@@ -84,6 +84,11 @@ def whole_driven(
     out = tmp_path_factory.mktemp("whole")
     run_all(out, options(cartpole_file_once, driver="mix:0.5"))
     return out
+
+
+def test_a_full_gpu_is_no_damaged_file():
+    with pytest.raises(torch.OutOfMemoryError), saved_state.restoring(Path("state"), "remove it"):
+        raise torch.OutOfMemoryError
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(cartpole_file, tmp_path):

@@ -10,6 +10,7 @@ import gymnasium
 import pytest
 
 from potstill import PotstillError, load
+from potstill.teachers.hub import _belongs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -69,6 +70,12 @@ def test_statistics_come_with_a_zip_as_rl_zoo_uploads_them(tmp_path):
     policy = load("hf://sb3/ppo-Acrobot-v1")
     assert policy.provenance["observations"] == "normalised by vec_normalize.pkl"
     assert policy.task == "Acrobot-v1"
+
+
+def test_what_is_another_policys_is_left_there():
+    files = ["a2c_final.zip", "ppo_final.zip", "ppo_final_vecnormalize.pkl", "README.md"]
+    assert [file for file in files if _belongs(file, "ppo_final.zip", files)] == ["ppo_final_vecnormalize.pkl"]
+    assert not any(_belongs(file, "a2c_final.zip", files) for file in files)
 
 
 @pytest.mark.usefixtures("here")

@@ -43,6 +43,11 @@ def test_a_changed_protocol_says_so():
     assert task.protocol == RUSU2016
 
 
+def test_an_id_that_only_sounds_like_an_old_one_of_ataris_is_its_own():
+    gymnasium.register("GridDeterministic-v0", "gymnasium.envs.classic_control:CartPoleEnv")
+    assert make_task("GridDeterministic-v0").observation_shape == (4,)
+
+
 @pytest.mark.parametrize(
     ("task_id", "message"),
     [

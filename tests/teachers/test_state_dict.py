@@ -188,11 +188,12 @@ def test_stable_baselines3s_small_dqn_is_read_alone_or_with_its_target(prefix, t
     [
         chain(8, 16, 2, prefix="q_net"),
         chain(8, 16, 2, prefix="actor") | chain(8, 16, 1, prefix="critic"),
-        {**chain(8, 16, prefix="network"), "actor.weight": torch.zeros(2, 16), "actor.bias": torch.zeros(2)},
+        {**chain(8, 16, prefix="network", first=5), "actor.weight": torch.zeros(2, 16), "actor.bias": torch.zeros(2)},
     ],
 )
-def test_known_layers_behind_unknown_ones_are_not_taken_for_the_whole(tensors, tmp_path):
-    torch.save(chain(4, 8, prefix="trunk") | tensors, tmp_path / "own.pth")
+@pytest.mark.parametrize("before", ["trunk", "features_extractor.net", "network.0.conv"])
+def test_known_layers_behind_unknown_ones_are_not_taken_for_the_whole(tensors, before, tmp_path):
+    torch.save(chain(4, 8, prefix=before) | tensors, tmp_path / "own.pth")
     with pytest.raises(PotstillError, match="a state dict of no known layout"):
         load(tmp_path / "own.pth")
 

@@ -138,8 +138,13 @@ def play(
 def label(
     teacher: Policy, observations: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> Float32[Tensor, "envs outputs"]:
-    """The teacher's outputs; a large teacher's a part on each thread, a stranger's code is only called by one."""
+    """The teacher's outputs; a large teacher's a part on each thread, a user's own code is called by one at a time."""
     if not teacher.may_share_threads:
-        return teacher.outputs(observations)
+        before = torch.get_num_threads()
+        torch.set_num_threads(play_threads(teacher, threads))
+        try:
+            return teacher.outputs(observations)
+        finally:
+            torch.set_num_threads(before)
     parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
     return torch.cat(list(pool.map(teacher.outputs, parts)))

@@ -153,7 +153,7 @@ def make_task(task_id: str) -> Task:
     Raises:
         PotstillError: no such id, a package it needs is missing, or its spaces aren't of the kinds played here.
     """
-    if task_id.startswith("ALE/") or OLD_ATARI.search(task_id):
+    if task_id.startswith("ALE/") or _is_old_atari(task_id):
         names = _action_names(task_id)
         return Task(
             id=task_id,
@@ -184,6 +184,12 @@ def _games() -> dict[str, str]:
     from ale_py import roms
 
     return {name.replace("_", ""): name for name in roms.get_all_rom_ids()}
+
+
+def _is_old_atari(task_id: str) -> bool:
+    """Whether an id is one of gym's for an Atari game, as in PongNoFrameskip-v4."""
+    game = task_id.partition("-")[0]
+    return OLD_ATARI.search(game) is not None and OLD_ATARI.sub("", game).lower() in _games()
 
 
 def _atari_like(game: str, cutoff: float) -> str | None:

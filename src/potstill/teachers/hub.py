@@ -1,6 +1,7 @@
 """Policies on the Hugging Face Hub, by huggingface_hub (`pip install potstill[hub]`), its cache and offline mode."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from potstill.errors import PotstillError, in_a_line, need
@@ -40,7 +41,10 @@ def download(name: str) -> Path:
         return folder / _choose(name, match, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     file = _choose(name, match, list(sizes))
-    wanted = [*(other for other in sizes if _belongs(other, file)), file]  # last, so that it is never there alone
+    wanted = [
+        *(other for other in sizes if _belongs(other, file, sizes)),
+        file,
+    ]  # last, so that it is never there alone
     if (total := sum(sizes[each] for each in wanted)) > MAX_WEIGHTS:
         raise PotstillError(f"hf://{name}: {file} has {total} bytes, over {MAX_WEIGHTS} are not read")
     try:
@@ -74,10 +78,15 @@ def _choose(name: str, match: re.Match[str], files: list[str]) -> str:
     raise PotstillError(f"hf://{name}: name the policy's file, hf://{match['repository']}/FILE, of {_listed(files)}")
 
 
-def _belongs(other: str, file: str) -> bool:
-    """Whether a file is a policy's statistics, or an ONNX file's weights."""
+def _belongs(other: str, file: str, files: Iterable[str]) -> bool:
+    """Whether a file is a policy's statistics and no other policy's, or an ONNX file's weights."""
     path, policy = PurePosixPath(other), PurePosixPath(file)
     beside = vecnormalize.is_called_so(path) and path.parent in (policy.parent, policy.parent / policy.stem)
+    others = (each for each in map(PurePosixPath, files) if each.suffix == ".zip" and each != policy)
+    if beside and any(
+        (each.parent, vecnormalize.key(each.stem)) == (path.parent, vecnormalize.key(path.stem)) for each in others
+    ):
+        return False
     return beside or other in (f"{file}.data", f"{file}_data")
 
 

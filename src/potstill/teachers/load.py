@@ -5,7 +5,7 @@ from pathlib import Path
 
 from potstill import artifact, policies
 from potstill.errors import PotstillError
-from potstill.files import read_bytes, reading
+from potstill.files import read_bytes, reading, refuse_pointer
 from potstill.policies import of_task
 from potstill.policy import Policy
 from potstill.teachers import onnx, sb3, state_dict, trusted
@@ -14,7 +14,6 @@ from potstill.teachers.tensors import MAX_WEIGHTS, read_state_dict
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
-LFS_POINTER = b"version https://"
 
 
 def load(name: str | Path, task: str | None = None, trust: bool = False) -> Policy:
@@ -48,8 +47,7 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
             raise PotstillError(f"{path} is a folder: name the policy file in it")
         with path.open("rb") as file:
             start = file.read(16)
-    if start == LFS_POINTER:
-        raise PotstillError(f"{path} only points to the file, which Git LFS keeps: git lfs pull")
+    refuse_pointer(path, start)
     if path.suffix == ".onnx":
         return onnx.load(path, task)
     if start.startswith(b"PK"):

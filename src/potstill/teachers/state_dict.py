@@ -55,16 +55,12 @@ def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
         body = rename.layers("base.main", shapes) or rename.layers("base.actor", shapes)
         return _Layout("pytorch-a2c-ppo-acktr", "logits", "tanh", [*body, "dist.linear"])
     for prefix in ("", "q_net."):  # of its q_net, of its whole policy
-        head = rename.layers(f"{prefix}q_net", shapes)
-        if head and only(f"{prefix}q_net.", f"{prefix}features_extractor.", "q_net_target."):
-            extractor = (f"{prefix}features_extractor.{part}" for part in ("cnn", "linear"))
-            body = [layer for part in extractor for layer in rename.layers(part, shapes)]
+        head, extractor = rename.layers(f"{prefix}q_net", shapes), f"{prefix}features_extractor"
+        if head and only(f"{prefix}q_net.", f"{extractor}.cnn.", f"{extractor}.linear.", "q_net_target."):
+            body = [*rename.layers(f"{extractor}.cnn", shapes), *rename.layers(f"{extractor}.linear", shapes)]
             return _Layout("stable-baselines3 DQN state dict", "q", "relu", [*body, *head])
-    if (
-        "actor.weight" in shapes
-        and (body := rename.layers("network", shapes))
-        and only("network.", "actor.", "critic.")
-    ):
+    body = rename.layers("network", shapes)
+    if "actor.weight" in shapes and body and only(*(f"{layer}." for layer in body), "actor.", "critic."):
         return _Layout("cleanrl PPO on Atari", "logits", "relu", [*body, "actor"])
     if "critic.0.weight" in shapes and (chain := rename.layers("actor", shapes)) and only("actor.", "critic."):
         return _Layout("cleanrl PPO", "logits", "tanh", chain)

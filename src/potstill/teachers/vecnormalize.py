@@ -8,20 +8,23 @@ import io
 import pickle
 import pickletools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
 
 from potstill.errors import PotstillError, in_a_line
-from potstill.files import read_bytes
+from potstill.files import read_bytes, refuse_pointer
 from potstill.teachers.task_name import NAME
 
 MAX_BYTES = 2**26
-MAX_OPCODES = 2**16
-"""What a file may have many of is bytes; each opcode may be an object."""
+MAX_OPCODES = 2**14
+"""Ten times what the largest known file has: each may be an object."""
+MAX_ARGUMENTS, MAX_NAME, MAX_ARRAY = 16, 200, 2**20
+"""Of a call; in letters; in bytes: a file can name one of its parts as often as it likes."""
 MAX_KEYS = 64
 """Of a Dict of observations: a file can name one array as often as it likes."""
 OPCODES = {
@@ -49,6 +52,8 @@ class VecNormalize:
 CALLED = re.compile("vec[-_ ]?norm(alize)?", re.IGNORECASE)
 """RL Zoo calls them vecnormalize.pkl, on the Hub vec_normalize.pkl, Stable-Baselines3's callback as its checkpoint."""
 
+SHARES = re.compile(r"best_model|rl_model_[0-9]+_steps")
+
 
 def is_called_so(path: PurePath) -> bool:
     """Whether a file is called as statistics are."""
@@ -65,13 +70,13 @@ def beside(path: Path) -> Path | None:
         PotstillError: there are some that may be its own or not.
     """
     here = _statistics(path.parent)
-    zips = {_key(other.stem) for other in _listed(path.parent) if other.suffix == ".zip"}
-    found = here.get(_key(path.stem)) or here.get("") or _statistics(path.parent / path.stem).get("", [])
-    if not found and not NAME.search(path.stem):
+    zips = {key(other.stem) for other in _listed(path.parent) if other.suffix == ".zip"}
+    found = here.get(key(path.stem)) or here.get("") or _statistics(path.parent / path.stem).get("", [])
+    if not found and SHARES.fullmatch(path.stem):
         folders = (folder for folder in _listed(path.parent) if NAME.search(folder.name))
         found = [one for folder in folders for one in _statistics(folder).get("", [])]
     if not found:
-        found = [one for key, of in here.items() if key not in zips for one in of]
+        found = [one for called, of in here.items() if called not in zips for one in of]
         if found:
             raise PotstillError(f"{path}: is {found[0].name} of it? Call it vecnormalize.pkl, or put it elsewhere")
     if len(found) > 1:
@@ -84,12 +89,12 @@ def _statistics(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in _listed(folder):
         if is_called_so(path):
-            found.setdefault(_key(path.stem), []).append(path)
+            found.setdefault(key(path.stem), []).append(path)
     return found
 
 
-def _key(stem: str) -> str:
-    """`rl_model_vecnormalize_1000_steps` → `rlmodel1000steps`."""
+def key(stem: str) -> str:
+    """What statistics, or a zip, are called: `rl_model_vecnormalize_1000_steps` → `rlmodel1000steps`."""
     return re.sub("[-_. ]", "", CALLED.sub("", stem)).lower()
 
 
@@ -108,6 +113,7 @@ def read(path: Path) -> VecNormalize | None:
         PotstillError: the file is too large, or not what Stable-Baselines3 writes.
     """
     content = read_bytes(path, MAX_BYTES)
+    refuse_pointer(path, content)
     try:
         saved = _taken_apart(content)
         return _decode(path, saved) if saved.get("norm_obs", True) else None
@@ -121,8 +127,10 @@ def read(path: Path) -> VecNormalize | None:
 def _taken_apart(content: bytes) -> dict[str, Any]:
     """The attributes of the object in a pickle."""
     for count, (opcode, _, _) in enumerate(pickletools.genops(content)):
-        if opcode.name not in OPCODES or count > MAX_OPCODES:
-            raise ValueError(f"opcode {opcode.name}, the {count}th")
+        if opcode.name not in OPCODES:
+            raise ValueError(f"opcode {opcode.name}")
+        if count > MAX_OPCODES:
+            raise ValueError(f"over {MAX_OPCODES} opcodes")
     return _Reader(io.BytesIO(content)).load().attributes
 
 
@@ -133,6 +141,7 @@ def _decode(path: Path, saved: dict[str, Any]) -> VecNormalize:
         raise ValueError(f"{len(of_keys)} keys")
     # A Dict's vectors are seen as one in the order of its space; the statistics may have another.
     spaces = saved.get("obs_spaces")
+    spaces = spaces.items if isinstance(spaces, _Record) else spaces  # old ones are OrderedDicts
     keys: list[str] = list(spaces) if of_keys and isinstance(spaces, dict) else list(of_keys)
     if missing := [key for key in keys if key not in of_keys]:
         raise PotstillError(f"{path} doesn't normalise {in_a_line(missing[0], 60)}: it is all or nothing here")
@@ -170,10 +179,40 @@ class _Record:
         self.attributes = state
 
 
+def _call(reader: Any) -> None:
+    arguments = reader.stack.pop()
+    if not isinstance(arguments, list) or len(arguments) > MAX_ARGUMENTS:
+        raise ValueError("a call")
+    reader.stack[-1] = reader.stack[-1](*arguments)
+
+
+def _list_of_last(number: int) -> Callable[[Any], None]:
+    def load(reader: Any) -> None:
+        reader.stack[-number:] = [reader.stack[-number:]]
+
+    return load
+
+
 class _Reader(pickle._Unpickler):  # pyright: ignore
-    """The pickle machine in Python (the one in C lets a file size its memo), without access to anything."""
+    """The pickle machine in Python (the one in C lets a file size its memo), without access to anything.
+
+    Tuples are read as lists, which can't be keys: the hash of some that hold each other takes for ever.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,  # pyright: ignore
+        pickle.REDUCE[0]: _call,
+        pickle.NEWOBJ[0]: _call,
+        pickle.EMPTY_TUPLE[0]: pickle._Unpickler.load_empty_list,  # pyright: ignore
+        pickle.TUPLE1[0]: _list_of_last(1),
+        pickle.TUPLE2[0]: _list_of_last(2),
+        pickle.TUPLE3[0]: _list_of_last(3),
+        pickle.TUPLE[0]: pickle._Unpickler.load_list,  # pyright: ignore
+    }
 
     def find_class(self, module: str, name: str) -> type[_Record]:
+        if len(module) + len(name) > MAX_NAME:
+            raise ValueError("a long name")
         return type("Named", (_Record,), {"name": f"{module}.{name}"})
 
 
@@ -184,6 +223,6 @@ def _array(record: _Record) -> np.ndarray:
     else:
         _, shape, dtype, _, data = record.attributes
     kind = DTYPES[dtype.arguments[0]]
-    if not isinstance(data, bytes | bytearray) or dtype.attributes[1] not in ("<", "="):
+    if not isinstance(data, bytes | bytearray) or len(data) > MAX_ARRAY or dtype.attributes[1] not in ("<", "="):
         raise ValueError("array")
     return np.frombuffer(data, kind).reshape(tuple(int(side) for side in shape)).astype(np.float64)

@@ -166,6 +166,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     begun, options = time.perf_counter(), plan.options
     elsewhere = _goes_on_elsewhere(plan, out, resume)
     open_run(out, resume, command, plan.record(), plan.may_differ + (OF_THE_MACHINE if elsewhere else ()))
+    if resume and _is_done(plan, out):
+        return
     state = _fresh(plan)
     followers = None
     if plan.following.students:
@@ -178,8 +180,6 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         saved = checkpoint.load(out / FOLDER, state)
         if followers:
             followers.load(out / FOLDER)
-    if _is_done(plan, state, out):
-        return
     curve: list[dict[str, Any]] = saved["curve"]
     before, begun_at = saved["total"], state.steps
 
@@ -258,13 +258,13 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     )
 
 
-def _is_done(plan: Plan, state: State, out: Path) -> bool:
+def _is_done(plan: Plan, out: Path) -> bool:
     """Whether a run was finished, and isn't to be longer now or scored on another number of episodes."""
-    if state.steps < plan.options.steps or not (out / "result.json").exists():
+    if not (out / "result.json").exists():
         return False
     result = read_json(out / "result.json")
     episodes = {score["episodes"] for score in result["best"]["scores"].values()}
-    return result["budget"]["steps"] == state.steps and episodes == {plan.episodes}
+    return result["budget"]["steps"] >= plan.options.steps and episodes == {plan.episodes}
 
 
 def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
