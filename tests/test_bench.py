@@ -7,7 +7,7 @@ import pytest
 
 from potstill import bench
 from potstill.cli.main import main
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.tasks import Envs
 
@@ -19,7 +19,7 @@ def short(monkeypatch):
 
 
 def measure(teacher) -> dict[str, bench.Measured]:
-    planned = plan(Options(("mlp:16", "mlp:8"), (teacher,), hours=0.02, updates=400, envs=20, threads=2))
+    planned = plan(DistillOptions(("mlp:16", "mlp:8"), (teacher,), hours=0.02, updates=400, envs=20, threads=2))
     measuring = bench.bench(planned, 2)
     done = []
     while True:

@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import potstill
 from potstill.bench import timed
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.evaluate import Player, Score, evaluate, normalised, random_player
@@ -150,7 +150,7 @@ def imitation(method: str, judge: Judge, options: argparse.Namespace) -> list[di
 
 def ours(judge: Judge, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     planned = plan(
-        Options(
+        DistillOptions(
             (options.student,), (options.teacher,), task=(options.task,), hours=options.hours, updates=options.updates,
             envs=40, play_epsilon=0.15, seed=seed,
         )

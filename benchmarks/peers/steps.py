@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import potstill
 from potstill.bench import timed
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.machine import machine, versions
@@ -44,7 +44,7 @@ def peer(teacher: Policy, student: str, task: str, steps: int, vec_env: type) ->
 
 def ours(teacher: Path, student: str, task: str, hours: float) -> float:
     planned = plan(
-        Options(
+        DistillOptions(
             (student,),
             (teacher,),
             task=(task,),

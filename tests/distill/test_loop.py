@@ -15,7 +15,7 @@ import torch
 from potstill import Policy, PotstillError, load
 from potstill.distill.learning import cooled
 from potstill.distill.loop import _side_by_side, distill, label
-from potstill.distill.options import Options, name_students
+from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.distill.schedule import learning_rate, updates_until
@@ -29,7 +29,7 @@ T = TypeVar("T")
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 20}
 
 
-def finish(options: Options, out: Path, resume: bool = False) -> dict:
+def finish(options: DistillOptions, out: Path, resume: bool = False) -> dict:
     for _ in run(plan(options), out, resume, ["potstill", "distill"]):
         pass
     return json.loads((out / "result.json").read_text())
@@ -37,7 +37,7 @@ def finish(options: Options, out: Path, resume: bool = False) -> dict:
 
 def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file, tmp_path):
     before = {name: tensor.clone() for name, tensor in load(cartpole_file).network.state_dict().items()}
-    options = Options(("mlp:16-16", "mlp:8", "mlp:8"), (cartpole_file,), hours=0.5, **SMALL)
+    options = DistillOptions(("mlp:16-16", "mlp:8", "mlp:8"), (cartpole_file,), hours=0.5, **SMALL)
     planned = plan(options)
     for _ in run(planned, tmp_path / "run", False, ["potstill"]):
         pass
@@ -60,7 +60,7 @@ def test_a_student_learns_cartpole_and_the_teacher_does_not_change(cartpole_file
 
 
 def test_students_learn_each_by_its_loss_from_the_same_play_and_by_the_papers_optimiser(cartpole_file, tmp_path):
-    options = Options(
+    options = DistillOptions(
         ("nll=mlp:16", "mse=mlp:16"),
         (cartpole_file,),
         loss=("nll", "mse"),
@@ -81,11 +81,11 @@ def test_students_learn_each_by_its_loss_from_the_same_play_and_by_the_papers_op
 
 def test_losses_are_one_or_one_for_each_student(cartpole_file):
     with pytest.raises(PotstillError, match="--loss kl nll: name one, or one for each of 1 students"):
-        plan(Options(("mlp:4",), (cartpole_file,), loss=("kl", "nll")))
+        plan(DistillOptions(("mlp:4",), (cartpole_file,), loss=("kl", "nll")))
 
 
 def test_updates_and_steps_are_counted_exactly(cartpole_file, short_hours):
-    options = Options(("mlp:4",), (cartpole_file,), hours=1.5, updates=100, envs=30, threads=1)
+    options = DistillOptions(("mlp:4",), (cartpole_file,), hours=1.5, updates=100, envs=30, threads=1)
     planned = plan(options)
     state = new_state(planned)
     steps = {"n": 0}
@@ -98,20 +98,20 @@ def test_updates_and_steps_are_counted_exactly(cartpole_file, short_hours):
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing(cartpole_file):
-    options = Options(("mlp:4",), (cartpole_file,), learning_rate=1.0)
+    options = DistillOptions(("mlp:4",), (cartpole_file,), learning_rate=1.0)
     rates = [learning_rate(update, 1000, options) for update in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == pytest.approx(0.976, abs=2e-3)
     assert rates.index(max(rates)) == 99
     assert rates[-1] < 1e-5
-    constant = Options(("mlp:4",), (cartpole_file,), schedule="constant", optimizer="rmsprop")
+    constant = DistillOptions(("mlp:4",), (cartpole_file,), schedule="constant", optimizer="rmsprop")
     assert {learning_rate(update, 10, constant) for update in range(10)} == {2.5e-4}
 
 
 @pytest.mark.parametrize(("driver", "short"), [("teacher", 0), ("mix:0.5", 10), ("student", 20)])
 def test_students_drive_their_share_from_the_second_hour_on(cartpole_file, short_hours, driver, short):
     # After a single update a student can't hold the pole up: its environments' episodes are short.
-    options = Options(
+    options = DistillOptions(
         ("mlp:4", "mlp:3"), (cartpole_file,), hours=2.0, updates=1, driver=driver, envs=20, play_epsilon=0.0,
         batch_norm=False,
     )  # fmt: skip
@@ -131,7 +131,7 @@ def returned(steps: Generator[Any, None, T]) -> T:
 
 
 def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_had(cartpole_file, short_hours):
-    options = Options(("mlp:8", "mlp:4"), (cartpole_file,), hours=3.0, updates=400, envs=20, threads=2)
+    options = DistillOptions(("mlp:8", "mlp:4"), (cartpole_file,), hours=3.0, updates=400, envs=20, threads=2)
     planned = plan(options)
     looked, alone = new_state(planned), new_state(planned)
 
@@ -161,7 +161,9 @@ def test_those_that_drive_are_the_cooled_copies(cartpole_file, short_hours, monk
         return {student.name: [load(cartpole_file)] for student in state.students}
 
     monkeypatch.setattr("potstill.distill.loop.cooled", copies)
-    options = Options(("mlp:4",), (cartpole_file,), hours=2.0, updates=1, driver="student", envs=20, play_epsilon=0.0)
+    options = DistillOptions(
+        ("mlp:4",), (cartpole_file,), hours=2.0, updates=1, driver="student", envs=20, play_epsilon=0.0
+    )
     planned = plan(options)
     state = new_state(planned)
     stages = [progress.stage for progress in distill(planned, state)]
@@ -189,7 +191,7 @@ def test_stages_run_at_once_and_one_that_fails_ends_them_all():
 
 
 def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):
-    options = Options(("mlp:16",), (cartpole_file,), batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
+    options = DistillOptions(("mlp:16",), (cartpole_file,), batch_norm=False, hours=0.1, **{**SMALL, "updates": 20})
     state = new_state(plan(options))
     student = state.students[0]
     assert student.learner.state_dict().keys() == as_one(student.policies).state_dict().keys()
@@ -198,7 +200,7 @@ def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path)
 
 @pytest.mark.usefixtures("short_games")
 def test_a_small_atari_run_end_to_end(tmp_path, teacher_pong):
-    options = Options(
+    options = DistillOptions(
         ("net3", "small=cnn:4-4-4:8:2f"), (teacher_pong,), hours=0.01, updates=2000, envs=9, episodes=1, threads=2
     )
     result = finish(options, tmp_path / "run")
@@ -226,14 +228,14 @@ def test_a_name_that_would_leave_the_folder_is_refused(spec):
 
 
 def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teacher: Policy, tmp_path):
-    options = Options(("mlp:8",), (cartpole_file,), act="sample", hours=0.1, **{**SMALL, "updates": 300})
+    options = DistillOptions(("mlp:8",), (cartpole_file,), act="sample", hours=0.1, **{**SMALL, "updates": 300})
     result = finish(options, tmp_path / "run")
     assert result["protocol"]["act"] == "sample"
     assert result["teachers"][0]["other_act"]["act"] == "greedy"
     cartpole_teacher.outputs_are = "q"
     cartpole_teacher.save(tmp_path / "q.safetensors")
     with pytest.raises(PotstillError, match="Q-values are no distribution"):
-        plan(Options(("mlp:8",), (tmp_path / "q.safetensors",), act="sample"))
+        plan(DistillOptions(("mlp:8",), (tmp_path / "q.safetensors",), act="sample"))
 
 
 def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by_all():
@@ -262,7 +264,7 @@ def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
     teacher = Policy.from_callable(
         lambda seen: (seen @ np.float32([0.1, 0.3, 1.0, 1.0]) > 0).astype(np.int64), "CartPole-v1"
     )
-    planned = plan(Options(("mlp:8",), hours=0.5, **{**SMALL, "episodes": 10}), teacher)
+    planned = plan(DistillOptions(("mlp:8",), hours=0.5, **{**SMALL, "episodes": 10}), teacher)
     for _ in run(planned, tmp_path / "run", False, ["python"]):
         pass
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -272,7 +274,7 @@ def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
 
 
 def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
-    options = Options(
+    options = DistillOptions(
         ("mlp:16",), (cartpole_file,), hours=0.5, teacher_sees="0:4", student_sees="2:", **{**SMALL, "episodes": 10}
     )
     result = finish(options, tmp_path / "run")
@@ -293,4 +295,4 @@ def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
 )
 def test_parts_that_do_not_fit_are_one_line(cartpole_file, changes, message):
     with pytest.raises(PotstillError, match=message):
-        plan(Options(("mlp:8",), **{"teacher": (cartpole_file,), **changes}))
+        plan(DistillOptions(("mlp:8",), **{"teacher": (cartpole_file,), **changes}))

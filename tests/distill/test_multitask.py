@@ -9,7 +9,7 @@ import torch
 
 from potstill import Policy, PotstillError, load
 from potstill.distill.loop import distill
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import record, run
 from potstill.distill.schedule import updates_until
@@ -23,7 +23,7 @@ TASKS = ("CartPole-v1", "CartPole-v0")
 SMALL = {"hours": 0.2, "envs": 20, "updates": 5000, "threads": 2, "episodes": 10}
 
 
-def finish(options: Options, out: Path, resume: bool = False) -> dict:
+def finish(options: DistillOptions, out: Path, resume: bool = False) -> dict:
     for _ in run(plan(options), out, resume, ["potstill", "distill"]):
         pass
     return json.loads((out / "result.json").read_text())
@@ -42,7 +42,7 @@ def backwards_file(cartpole_teacher: Policy, tmp_path: Path) -> Path:
 def test_one_network_learns_what_its_teachers_contradict_each_other_in(
     cartpole_file, backwards_file, tmp_path, batch_norm
 ):
-    options = Options(("mlp:16/8",), (cartpole_file, backwards_file), batch_norm=batch_norm, **SMALL)
+    options = DistillOptions(("mlp:16/8",), (cartpole_file, backwards_file), batch_norm=batch_norm, **SMALL)
     result = finish(options, tmp_path / "run")
     assert [teacher["task"] for teacher in result["teachers"]] == list(TASKS)
     assert result["teachers"][0]["score"]["mean"] == 500
@@ -62,7 +62,7 @@ def test_one_network_learns_what_its_teachers_contradict_each_other_in(
 
 
 def test_a_file_of_several_tasks_gives_the_head_of_each(cartpole_file, backwards_file, tmp_path):
-    options = Options(("mlp:16/8",), (cartpole_file, backwards_file), **{**SMALL, "updates": 20, "episodes": 1})
+    options = DistillOptions(("mlp:16/8",), (cartpole_file, backwards_file), **{**SMALL, "updates": 20, "episodes": 1})
     finish(options, tmp_path / "run")
     path = tmp_path / "run" / "students" / "mlp_16_8.safetensors"
     policies = load_all(path)
@@ -80,12 +80,12 @@ def test_a_file_of_several_tasks_gives_the_head_of_each(cartpole_file, backwards
     torch.testing.assert_close(
         load(tmp_path / "alone.safetensors").outputs(observations), policies[1].outputs(observations)
     )
-    again = Options(("mlp:8",), (path, path), task=TASKS, **{**SMALL, "updates": 20, "episodes": 1})
+    again = DistillOptions(("mlp:8",), (path, path), task=TASKS, **{**SMALL, "updates": 20, "episodes": 1})
     assert [teacher["task"] for teacher in finish(again, tmp_path / "again")["teachers"]] == list(TASKS)
 
 
 def test_a_multi_task_run_resumes_to_the_same_bits(short_hours, cartpole_file, backwards_file, tmp_path):
-    options = Options(
+    options = DistillOptions(
         ("mlp:8/4",), (cartpole_file, backwards_file), hours=1.2, updates=30, envs=20, episodes=2, threads=1
     )
     whole = finish(options, tmp_path / "whole")
@@ -103,17 +103,17 @@ def test_a_multi_task_run_resumes_to_the_same_bits(short_hours, cartpole_file, b
 def test_recorded_play_of_several_tasks_is_learnt_from(cartpole_file, backwards_file, tmp_path):
     small = {"hours": 0.1, "envs": 20, "threads": 2}
     for name, file in (("a", cartpole_file), ("b", backwards_file)):
-        for _ in record(plan(Options((), (file,), **small)), tmp_path / name, ["potstill"]):
+        for _ in record(plan(DistillOptions((), (file,), **small)), tmp_path / name, ["potstill"]):
             pass
     data = (tmp_path / "a", tmp_path / "b")
-    finish(Options(("mlp:8",), data=data, updates=100, **small), tmp_path / "run")
+    finish(DistillOptions(("mlp:8",), data=data, updates=100, **small), tmp_path / "run")
     assert [policy.task for policy in load_all(tmp_path / "run" / "students" / "mlp_8.safetensors")] == list(TASKS)
 
 
 def test_games_with_other_numbers_of_actions_share_a_trunk(teacher_pong, tmp_path):
     breakout = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 4, task="ALE/Breakout-v5")
     breakout.save(tmp_path / "breakout.safetensors")
-    options = Options(
+    options = DistillOptions(
         ("cnn:8-8-8:16/8",),
         (teacher_pong, tmp_path / "breakout.safetensors"),
         hours=0.01,
@@ -148,9 +148,9 @@ def test_games_with_other_numbers_of_actions_share_a_trunk(teacher_pong, tmp_pat
 )
 def test_what_does_not_fit_several_teachers_is_one_line(cartpole_file, backwards_file, changes, message):
     with pytest.raises(PotstillError, match=message):
-        plan(Options(("mlp:8",), (cartpole_file, backwards_file), **changes))
+        plan(DistillOptions(("mlp:8",), (cartpole_file, backwards_file), **changes))
 
 
 def test_tasks_that_show_different_things_cannot_share_a_trunk(cartpole_file, teacher_pong):
     with pytest.raises(PotstillError, match=r"CartPole-v1 shows \(4,\), ALE/Pong-v5 \(4, 84, 84\): tasks that share"):
-        plan(Options(("mlp:8",), (cartpole_file, teacher_pong)))
+        plan(DistillOptions(("mlp:8",), (cartpole_file, teacher_pong)))

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from potstill import Policy, PotstillError, load
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import record, run
 from potstill.networks import NetworkSpec
@@ -21,7 +21,7 @@ PLAY = {"hours": 2.5, "envs": 20, "threads": 2}
 pytestmark = pytest.mark.usefixtures("short_hours_throughout")
 
 
-def finish(options: Options, out: Path, resume: bool = False) -> dict:
+def finish(options: DistillOptions, out: Path, resume: bool = False) -> dict:
     for _ in run(plan(options), out, resume, COMMAND):
         pass
     return json.loads((out / "result.json").read_text())
@@ -32,7 +32,7 @@ def recorded_once(
     short_hours_throughout: int, cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("recorded") / "data"
-    for _ in record(plan(Options((), (cartpole_file_once,), **PLAY)), out, COMMAND):
+    for _ in record(plan(DistillOptions((), (cartpole_file_once,), **PLAY)), out, COMMAND):
         pass
     return out
 
@@ -50,8 +50,10 @@ def changed(recorded: Path, **changes: object) -> Path:
 
 def test_recorded_play_teaches_to_the_same_bits_as_playing(cartpole_file, recorded, tmp_path):
     choice = {"updates": 60, "episodes": 3, "memory_hours": 2.0, "threads": 2}
-    played = finish(Options(("mlp:8",), (cartpole_file,), hours=2.5, envs=20, **choice), tmp_path / "played")
-    learnt = finish(Options(("mlp:8",), (cartpole_file,), data=(recorded,), hours=2.5, **choice), tmp_path / "learnt")
+    played = finish(DistillOptions(("mlp:8",), (cartpole_file,), hours=2.5, envs=20, **choice), tmp_path / "played")
+    learnt = finish(
+        DistillOptions(("mlp:8",), (cartpole_file,), data=(recorded,), hours=2.5, **choice), tmp_path / "learnt"
+    )
     one, other = (load_file(tmp_path / name / "students" / "mlp_8.safetensors") for name in ("played", "learnt"))
     assert all((one[key] == other[key]).all() for key in one)
     for student in (*played["students"], *learnt["students"]):
@@ -83,7 +85,7 @@ main(["distill", "--data", {str(recorded)!r}, "--student", "mlp:8", "--hours", "
 
 
 def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_path):
-    choice = Options(("mlp:8",), data=(recorded,), hours=2.5, updates=40, memory_hours=1.5, threads=2)
+    choice = DistillOptions(("mlp:8",), data=(recorded,), hours=2.5, updates=40, memory_hours=1.5, threads=2)
     finish(choice, tmp_path / "whole")
     for progress in run(plan(choice), tmp_path / "cut", False, COMMAND):
         if progress.stage == "learn" and progress.hour == 2:
@@ -94,47 +96,53 @@ def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_p
 
 
 def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_file, tmp_path):
-    for progress in record(plan(Options((), (cartpole_file,), **PLAY)), tmp_path / "data", COMMAND):
+    for progress in record(plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "data", COMMAND):
         if progress.stage == "play" and progress.hour == 2:
             break
-    finish(Options(("mlp:8",), data=(tmp_path / "data",), hours=1.0, updates=5), tmp_path / "run")
+    finish(DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=1.0, updates=5), tmp_path / "run")
     with pytest.raises(PotstillError, match=r"--hours 2.0: .* holds 1; add --hours 1"):
-        plan(Options(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
+        plan(DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
 
 
 def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_path):
-    for _ in record(plan(Options((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", COMMAND):
+    for _ in record(
+        plan(DistillOptions((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", COMMAND
+    ):
         pass
     shards = json.loads((tmp_path / "data" / "manifest.json").read_text())["shards"]
     assert [shard["rows"] for shard in shards] == [771, 772]
-    finish(Options(("mlp:8",), data=(tmp_path / "data",), hours=2.0, memory_hours=0.5, updates=5), tmp_path / "run")
+    finish(
+        DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=2.0, memory_hours=0.5, updates=5), tmp_path / "run"
+    )
 
 
 @pytest.mark.parametrize("hours", [0.1, 1.1])
 def test_a_part_of_a_recorded_hour_can_be_learnt(recorded, hours, tmp_path):
-    finish(Options(("mlp:8",), data=(recorded,), hours=hours, memory_hours=0.1, updates=5), tmp_path / "run")
+    finish(DistillOptions(("mlp:8",), data=(recorded,), hours=hours, memory_hours=0.1, updates=5), tmp_path / "run")
 
 
 @pytest.mark.usefixtures("short_games")
 def test_the_teacher_of_recorded_games_may_be_named_to_score_the_students(tmp_path):
     policy = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 6, task="ALE/Pong-v5")
     policy.save(tmp_path / "pong.safetensors")
-    for _ in record(plan(Options((), (tmp_path / "pong.safetensors",), hours=0.1, envs=8)), tmp_path / "data", COMMAND):
+    for _ in record(
+        plan(DistillOptions((), (tmp_path / "pong.safetensors",), hours=0.1, envs=8)), tmp_path / "data", COMMAND
+    ):
         pass
-    planned = plan(Options(("net3",), (tmp_path / "pong.safetensors",), data=(tmp_path / "data",), hours=0.1))
+    planned = plan(DistillOptions(("net3",), (tmp_path / "pong.safetensors",), data=(tmp_path / "data",), hours=0.1))
     assert planned.lessons[0].task.action_names[0] == "NOOP"
 
 
 def test_recorded_play_of_another_task_is_refused(recorded):
     with pytest.raises(PotstillError, match=r"--task Acrobot-v1: .*data is play of CartPole-v1"):
-        plan(Options(("mlp:8",), data=(recorded,), task=("Acrobot-v1",), hours=1.0))
+        plan(DistillOptions(("mlp:8",), data=(recorded,), task=("Acrobot-v1",), hours=1.0))
 
 
 def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
     cartpole_teacher.task = None
     cartpole_teacher.save(tmp_path / "other.safetensors")
     with pytest.raises(PotstillError, match="is not the one that played"):
-        plan(Options(("mlp:8",), (tmp_path / "other.safetensors",), data=(recorded,), hours=1.0))
+        plan(DistillOptions(("mlp:8",), (tmp_path / "other.safetensors",), data=(recorded,), hours=1.0))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +165,7 @@ def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
 )
 def test_a_manifest_that_is_wrong_is_one_line(recorded, tmp_path, changes, message):
     with pytest.raises(PotstillError, match=message) as error:
-        finish(Options(("mlp:8",), data=(changed(recorded, **changes),), hours=1.0, updates=5), tmp_path / "run")
+        finish(DistillOptions(("mlp:8",), data=(changed(recorded, **changes),), hours=1.0, updates=5), tmp_path / "run")
     assert "\n" not in str(error.value)
 
 
@@ -165,7 +173,7 @@ def test_a_damaged_shard_is_one_line(recorded, tmp_path):
     path = recorded / "play-0001.npz"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(PotstillError, match="its checksum is not the manifest's"):
-        finish(Options(("mlp:8",), data=(recorded,), hours=1.0, updates=5), tmp_path / "run")
+        finish(DistillOptions(("mlp:8",), data=(recorded,), hours=1.0, updates=5), tmp_path / "run")
 
 
 def test_a_shard_that_would_fill_the_memory_is_refused(recorded, tmp_path):
@@ -179,6 +187,6 @@ def test_a_shard_that_would_fill_the_memory_is_refused(recorded, tmp_path):
     manifest["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(PotstillError, match="it is too large"):
         finish(
-            Options(("mlp:8",), data=(changed(recorded, shards=manifest["shards"]),), hours=1.0, updates=5),
+            DistillOptions(("mlp:8",), data=(changed(recorded, shards=manifest["shards"]),), hours=1.0, updates=5),
             tmp_path / "run",
         )

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill import PotstillError, saved_state
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.progress import Progress
@@ -25,9 +25,9 @@ COMMAND = ["potstill", "distill"]
 pytestmark = pytest.mark.usefixtures("short_hours_throughout")
 
 
-def options(teacher: Path, **changes: object) -> Options:
+def options(teacher: Path, **changes: object) -> DistillOptions:
     small = {"hours": 3.0, "updates": 30, "envs": 20, "episodes": 4, "threads": 2, "memory_hours": 2.0}
-    return Options(("mlp:8", "mlp:4:tanh"), (teacher,), **{**small, **changes})  # pyright: ignore[reportArgumentType]
+    return DistillOptions(("mlp:8", "mlp:4:tanh"), (teacher,), **{**small, **changes})  # pyright: ignore[reportArgumentType]
 
 
 def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -42,7 +42,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
             assert torch.equal(tensor, second[name][key]), (name, key)
 
 
-def run_until(out: Path, choice: Options, stage: str, done: int, resume: bool = False) -> None:
+def run_until(out: Path, choice: DistillOptions, stage: str, done: int, resume: bool = False) -> None:
     """Run to a progress record, then drop everything that isn't on disk."""
     for progress in run(plan(choice), out, resume, COMMAND):
         if progress.stage == stage and progress.done >= done:
@@ -50,7 +50,7 @@ def run_until(out: Path, choice: Options, stage: str, done: int, resume: bool = 
     raise AssertionError("the run ended before")
 
 
-def run_all(out: Path, choice: Options, resume: bool = False) -> dict:
+def run_all(out: Path, choice: DistillOptions, resume: bool = False) -> dict:
     for _ in run(plan(choice), out, resume, COMMAND):
         pass
     return json.loads((out / "result.json").read_text())
@@ -135,7 +135,7 @@ def test_atari_resumes_to_the_same_bits(teacher_pong, tmp_path, monkeypatch):
     # An hour is a hundred control steps here, so that boundaries fall within episodes.
     monkeypatch.setattr("potstill.distill.schedule.STEPS_PER_HOUR", 400)
     monkeypatch.setattr("potstill.distill.run.score", lambda *_: iter([Progress("evaluate", 0, 1)]))
-    choice = Options(("net3",), (teacher_pong,), hours=2.0, updates=8, envs=4, threads=2)
+    choice = DistillOptions(("net3",), (teacher_pong,), hours=2.0, updates=8, envs=4, threads=2)
     run_until(tmp_path / "whole", choice, "evaluate", 0)
     run_until(tmp_path / "cut", choice, "hour", 1)
     run_until(tmp_path / "cut", choice, "evaluate", 0, resume=True)
@@ -159,11 +159,11 @@ def test_a_killed_process_leaves_whole_files_and_resumes_to_the_same_bits(
 import potstill.distill.schedule as schedule
 schedule.STEPS_PER_HOUR = {short_hours_throughout}
 from pathlib import Path
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.progress import Progress
-options = Options(("mlp:8", "mlp:4:tanh"), (Path({str(cartpole_file)!r}),), hours=3.0, updates=30, envs=20,
+options = DistillOptions(("mlp:8", "mlp:4:tanh"), (Path({str(cartpole_file)!r}),), hours=3.0, updates=30, envs=20,
     episodes=4, threads=2, memory_hours=2.0)
 for _ in run(plan(options), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill", "distill"]):
     print("under way", flush=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from potstill.distill import videos
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.errors import PotstillError
@@ -18,7 +18,7 @@ def short(monkeypatch):
 
 
 def finished(out: Path, *choice, **options):
-    planned = plan(Options(*choice, **{**SMALL, **options}))
+    planned = plan(DistillOptions(*choice, **{**SMALL, **options}))
     for _ in run(planned, out, False, ["potstill"]):
         pass
     return planned

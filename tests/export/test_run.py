@@ -9,7 +9,7 @@ import pytest
 from potstill import Policy, PotstillError, load
 from potstill.export import check
 from potstill.export.check import Agreement, Export, agreement, observe, refuse
-from potstill.export.options import Options
+from potstill.export.options import ExportOptions
 from potstill.export.run import export
 from potstill.networks import NetworkSpec
 from potstill.tasks import make_task
@@ -73,7 +73,9 @@ def test_what_is_not_near_enough_is_refused(found, tolerance, message):
 
 @pytest.mark.parametrize(("to", "name"), [("onnx", "a.onnx"), ("sb3", "a.zip")])
 def test_an_export_is_played_beside_its_policy(cartpole_teacher, to, name, tmp_path):
-    record = finished(export([cartpole_teacher], tmp_path / name, Options(to=to, verify=True, episodes=3, threads=1)))
+    record = finished(
+        export([cartpole_teacher], tmp_path / name, ExportOptions(to=to, verify=True, episodes=3, threads=1))
+    )
     [task] = record["tasks"]
     assert (task["task"], task["observations"], task["same_actions"]) == ("CartPole-v1", 640, 1.0)
     assert task["policy"]["returns"] == task["export"]["returns"] == [500.0] * 3
@@ -85,14 +87,14 @@ def test_an_export_is_played_beside_its_policy(cartpole_teacher, to, name, tmp_p
 
 def test_int8_is_asked_for_its_actions(tmp_path):
     policy = Policy.new(NetworkSpec.parse("mlp:16-16"), "logits", (4,), "float32", 2, task="CartPole-v1")
-    record = finished(export([policy], tmp_path / "a.onnx", Options(int8=True, min_agreement=0.8)))
+    record = finished(export([policy], tmp_path / "a.onnx", ExportOptions(int8=True, min_agreement=0.8)))
     assert record["tasks"][0]["same_actions"] > 0.8
     assert record["tasks"][0]["largest_difference"] > 1e-4  # it is no float graph
 
 
 def test_int8_of_two_layers_would_change_nothing(cartpole_teacher, tmp_path):
     with pytest.raises(PotstillError, match="no layers between"):
-        finished(export([cartpole_teacher], tmp_path / "a.onnx", Options(int8=True)))
+        finished(export([cartpole_teacher], tmp_path / "a.onnx", ExportOptions(int8=True)))
     assert not list(Path(tmp_path).glob("*.onnx"))
 
 
@@ -108,5 +110,5 @@ def test_one_that_plays_worse_is_refused(cartpole_teacher, tmp_path, monkeypatch
 
     monkeypatch.setattr(run, "_make", spoilt)
     with pytest.raises(PotstillError, match=r"it scores .* the policy 500\.00"):
-        finished(export([cartpole_teacher], tmp_path / "a.onnx", Options(verify=True, episodes=4)))
+        finished(export([cartpole_teacher], tmp_path / "a.onnx", ExportOptions(verify=True, episodes=4)))
     assert not (tmp_path / "a.onnx").exists()

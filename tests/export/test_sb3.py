@@ -11,7 +11,7 @@ import torch
 from potstill import Policy, PotstillError, load
 from potstill.actions import Actions
 from potstill.export import sb3
-from potstill.export.options import Options
+from potstill.export.options import ExportOptions
 from potstill.export.run import export
 from potstill.networks import NetworkSpec
 from potstill.tasks import make_task
@@ -98,4 +98,4 @@ def test_fewer_frames_than_are_shown_have_no_place_there():
 def test_a_missing_package_is_named_before_anything_is_played(cartpole_teacher, tmp_path, monkeypatch):
     monkeypatch.setattr("potstill.errors.find_spec", lambda name: None)
     with pytest.raises(PotstillError, match="pip install 'stable-baselines3'"):
-        next(export([cartpole_teacher], tmp_path / "a.zip", Options(to="sb3")))
+        next(export([cartpole_teacher], tmp_path / "a.zip", ExportOptions(to="sb3")))

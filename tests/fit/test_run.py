@@ -10,7 +10,7 @@ import torch
 from potstill import Policy, PotstillError, load
 from potstill.cli.main import main
 from potstill.distill import schedule
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.evaluate import Score
 from potstill.files import read_json
 from potstill.fit import run as fit_run
@@ -26,7 +26,7 @@ GOAL = Goal(max_episodes=20)
 @pytest.fixture
 def options(cartpole_file, monkeypatch):
     monkeypatch.setattr(schedule, "STEPS_PER_HOUR", 3000)
-    return Options(
+    return DistillOptions(
         ("mlp:16", "mlp:4", "linear"), (cartpole_file,), hours=2.0, updates=300, envs=20, episodes=10, threads=1
     )
 

@@ -7,8 +7,8 @@ import torch
 
 from potstill import Policy, PotstillError
 from potstill.learners.dqn import (
-    CUT,
-    TERMINAL,
+    TERMINATED,
+    TRUNCATED,
     State,
     choose_or_hold,
     dqn,
@@ -61,13 +61,15 @@ def test_an_n_step_return_sums_discounted_rewards():
 
 
 def test_an_n_step_return_stops_at_the_end_of_the_episode():
-    batch = transitions(remember([1, 2, 4, 8, 16], [0, 0, TERMINAL, 0, 0]), at(1), 3, 0.5)
+    batch = transitions(remember([1, 2, 4, 8, 16], [0, 0, TERMINATED, 0, 0]), at(1), 3, 0.5)
     assert batch.returns.tolist() == [2 + 0.5 * 4]
     assert batch.discounts.tolist() == [0.0]
     assert batch.valid.tolist() == [True]
 
 
-@pytest.mark.parametrize(("ends", "valid"), [([0, CUT, 0], False), ([TERMINAL, CUT, 0], True), ([0, 0, CUT], True)])
+@pytest.mark.parametrize(
+    ("ends", "valid"), [([0, TRUNCATED, 0], False), ([TERMINATED, TRUNCATED, 0], True), ([0, 0, TRUNCATED], True)]
+)
 def test_what_the_time_limit_cut_off_is_not_learnt_from(ends, valid):
     assert transitions(remember([1, 1, 1], ends), at(0), 2, 0.9).valid.tolist() == [valid]
 
@@ -210,7 +212,7 @@ def test_atari_rewards_are_learnt_by_their_sign_and_a_lost_life_is_an_end():
     assert max(rewards) >= 10
     assert set(labels[..., 1].unique().tolist()) == {0.0, 1.0}
     assert lost > 0
-    assert int((labels[..., 2] == TERMINAL).sum()) == lost
+    assert int((labels[..., 2] == TERMINATED).sum()) == lost
 
 
 def test_several_games_are_played_alike_and_learnt_from_memories_of_their_own():

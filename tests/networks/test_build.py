@@ -8,7 +8,7 @@ from potstill.networks import (
     build,
     fold_batch_norm,
     num_parameters,
-    weigh_batch,
+    set_batch_norm_momentum,
     with_batch_norm,
 )
 
@@ -81,12 +81,12 @@ def test_the_first_batches_are_averaged_so_that_few_updates_are_enough():
     learner = with_batch_norm(MultiHead.join([build(NetworkSpec.parse("mlp:4"), (3,), 2)], own=0))
     batches = torch.rand(5, 64, 3) * 0.01  # as little as frames vary
     for number, batch in enumerate(batches):
-        weigh_batch(learner, number)
+        set_batch_norm_momentum(learner, number)
         learner(batch, {0: 64})
     before = learner.trunk[0](batches)
     torch.testing.assert_close(learner.trunk[1].running_mean, before.mean((0, 1)))
     torch.testing.assert_close(learner.trunk[1].running_var, before.var(1).mean(0))
-    weigh_batch(learner, 1000)
+    set_batch_norm_momentum(learner, 1000)
     assert learner.trunk[1].momentum == 0.02
 
 

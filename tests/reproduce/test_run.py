@@ -13,7 +13,7 @@ from potstill.networks import PAPER, NetworkSpec
 from potstill.report import write_report
 from potstill.reproduce import activations
 from potstill.reproduce import run as reproducing
-from potstill.reproduce.options import Options
+from potstill.reproduce.options import ReproduceOptions
 from potstill.reproduce.paper import GEOMETRIC_MEANS, LOSSES, TABLES
 from potstill.reproduce.run import collect, prepare
 
@@ -44,7 +44,7 @@ def teachers(tmp_path: Path) -> Path:
     return folder
 
 
-def names(table: Any, options: Options) -> list[str]:
+def names(table: Any, options: ReproduceOptions) -> list[str]:
     return [job.name for job in prepare(table, options).jobs]
 
 
@@ -57,24 +57,24 @@ def test_the_published_means_are_those_of_the_published_games():
 
 
 def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
-    where = Options(teachers=("zoo", str(teachers)), seeds=(0, 1))
+    where = ReproduceOptions(teachers=("zoo", str(teachers)), seeds=(0, 1))
     assert names("compression", where) == [f"{game}-{seed}" for seed in (0, 1)
                                            for game in ("Breakout", "Pong", "SpaceInvaders")]  # fmt: skip
     assert prepare("compression", where).missing == [
         "BeamRider", "Enduro", "Freeway", "MsPacman", "Qbert", "Riverraid", "Seaquest",
     ]  # fmt: skip
-    quick = Options(teachers=("zoo", str(teachers)), seeds=(0, 1), quick=True)
+    quick = ReproduceOptions(teachers=("zoo", str(teachers)), seeds=(0, 1), quick=True)
     assert names("losses", quick) == [f"{game}-0" for game in ("Breakout", "Pong")]
     assert prepare("losses", quick).options.hours == 0.25
-    games = Options(teachers=("zoo", str(teachers)), seeds=(3,), games=("SpaceInvaders", "Breakout"))
+    games = ReproduceOptions(teachers=("zoo", str(teachers)), seeds=(3,), games=("SpaceInvaders", "Breakout"))
     assert names("multitask-3", games) == ["distilled-3", "multi-dqn-3"]
     assert names("multitask-10", games) == ["distilled-3"]
-    assert names("online", Options(games=("Pong",))) == ["Pong-online"]
+    assert names("online", ReproduceOptions(games=("Pong",))) == ["Pong-online"]
 
 
 @pytest.mark.parametrize(("hours", "envs"), [(0.25, 10), (1.0, 20), (10.0, 60)])
 def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
-    job: Any = prepare("losses", Options(teachers=(str(teachers),), hours=hours)).jobs[0]
+    job: Any = prepare("losses", ReproduceOptions(teachers=(str(teachers),), hours=hours)).jobs[0]
     [planned] = job.start.args
     assert planned.options.envs == envs
     assert planned.losses == {"mse": "mse", "nll": "nll", "kl": "kl"}
@@ -98,12 +98,12 @@ def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
 )
 def test_what_cannot_run_is_said_before_any_work(table, options, message):
     with pytest.raises(PotstillError, match=message):
-        prepare(table, Options(**options))
+        prepare(table, ReproduceOptions(**options))
 
 
 def test_a_file_that_plays_none_of_the_games_is_refused(cartpole_file):
     with pytest.raises(PotstillError, match="plays none of"):
-        prepare("losses", Options(teachers=(str(cartpole_file),)))
+        prepare("losses", ReproduceOptions(teachers=(str(cartpole_file),)))
 
 
 def fake_run(folder: Path, students: dict[str, list[float]], task: str, of_teacher: list[float]) -> None:
@@ -125,7 +125,7 @@ def fake_run(folder: Path, students: dict[str, list[float]], task: str, of_teach
 
 
 def test_a_table_pools_the_episodes_of_all_seeds_and_counts_a_runs_teacher_once(teachers, tmp_path):
-    reproduction = prepare("compression", Options(teachers=(str(teachers),), seeds=(0, 1)))
+    reproduction = prepare("compression", ReproduceOptions(teachers=(str(teachers),), seeds=(0, 1)))
     for seed, teacher_scores in ((0, [10.0, 20.0]), (1, [10.0, 40.0])):
         of_students = {"net1": [20.0 * (seed + 1)], "net2": [10.0], "net3": [5.0]}
         fake_run(tmp_path / "out" / f"Breakout-{seed}", of_students, "ALE/Breakout-v5", teacher_scores)
@@ -151,7 +151,7 @@ def test_a_table_pools_the_episodes_of_all_seeds_and_counts_a_runs_teacher_once(
 def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp_path, monkeypatch, column):
     monkeypatch.setattr(reproducing, "picture", lambda *arguments: None)
     reproduction = prepare(
-        "multitask-3", Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), seeds=(0,))
+        "multitask-3", ReproduceOptions(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), seeds=(0,))
     )
     tasks = ("ALE/Breakout-v5", "ALE/SpaceInvaders-v5")
     scores = {
@@ -180,7 +180,7 @@ def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path
     monkeypatch.setattr(reproducing, "FEWEST_ENVS", 8)  # each takes time to start
     monkeypatch.setattr(activations, "STATES", 80)
     monkeypatch.setitem(PAPER, "multitask-10", "cnn:8-8-8:16/8")
-    options = Options(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
+    options = ReproduceOptions(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
                       seeds=(0,), episodes=1, threads=1)  # fmt: skip
     reproduction = prepare("multitask-10", options)
     for job in reproduction.jobs:

@@ -10,7 +10,7 @@ import torch
 
 from potstill import Policy, PotstillError, load
 from potstill.actions import Actions
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import record, run
 from potstill.networks import NetworkSpec
@@ -62,7 +62,7 @@ def test_actions_stay_within_their_bounds_and_chance_fills_them(pendulum_file):
 
 @pytest.mark.parametrize("loss", ["kl", "nll", "mse"])
 def test_a_gaussian_teacher_is_distilled(loss, pendulum_file, tmp_path):
-    options = Options(
+    options = DistillOptions(
         ("mlp:16",), (pendulum_file,), loss=(loss,), hours=0.2, updates=3000, envs=20, episodes=10, threads=2,
         play_epsilon=0.2, batch=64,
     )  # fmt: skip
@@ -78,9 +78,9 @@ def test_a_gaussian_teacher_is_distilled(loss, pendulum_file, tmp_path):
 
 def test_recorded_continuous_play_is_learnt_from(pendulum_file, tmp_path):
     small = {"hours": 0.1, "envs": 20, "threads": 2}
-    for _ in record(plan(Options((), (pendulum_file,), **small)), tmp_path / "data", ["potstill"]):
+    for _ in record(plan(DistillOptions((), (pendulum_file,), **small)), tmp_path / "data", ["potstill"]):
         pass
-    options = Options(("mlp:8",), data=(tmp_path / "data",), updates=200, **small)
+    options = DistillOptions(("mlp:8",), data=(tmp_path / "data",), updates=200, **small)
     for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
         pass
     assert load(tmp_path / "run" / "students" / "mlp_8.safetensors").actions == BOUNDS
@@ -92,7 +92,7 @@ def test_recorded_continuous_play_is_learnt_from(pendulum_file, tmp_path):
 )
 def test_a_task_with_other_actions_is_refused(task, message, pendulum_file):
     with pytest.raises(PotstillError, match=message):
-        plan(Options(("mlp:8",), (pendulum_file,), task=(task,)))
+        plan(DistillOptions(("mlp:8",), (pendulum_file,), task=(task,)))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_fresh_gaussian_student_has_standard_deviations_of_one():
 
 
 def test_a_student_that_diverges_is_said_so(pendulum_file, tmp_path):
-    options = Options(
+    options = DistillOptions(
         ("mlp:16",), (pendulum_file,), hours=0.1, updates=100, envs=20, episodes=2, threads=2, learning_rate=1e30,
         batch_norm=False, schedule="constant",
     )  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_teacher_that_sees_the_time_left_has_students_that_do(tmp_path):
     )  # fmt: skip
     policy.save(tmp_path / "teacher.safetensors")
     small = {"hours": 0.05, "updates": 20, "envs": 20, "episodes": 4, "threads": 2}
-    options = Options(("mlp:4",), (tmp_path / "teacher.safetensors",), **small)
+    options = DistillOptions(("mlp:4",), (tmp_path / "teacher.safetensors",), **small)
     for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):
         pass
     student = load(tmp_path / "run" / "students" / "mlp_4.safetensors")

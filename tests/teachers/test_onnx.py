@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from potstill import PotstillError, load
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.export.onnx import to_onnx
 
@@ -139,8 +139,8 @@ def test_it_may_see_a_part_of_what_the_task_shows(tmp_path):
     policy = load(path)
     assert policy.observation_shape == (2,)
     with pytest.raises(PotstillError, match="--teacher-sees"):
-        plan(Options(("mlp:8",), (path,)))
-    teacher = plan(Options(("mlp:8",), (path,), teacher_sees="2:")).lessons[0].teacher
+        plan(DistillOptions(("mlp:8",), (path,)))
+    teacher = plan(DistillOptions(("mlp:8",), (path,), teacher_sees="2:")).lessons[0].teacher
     np.testing.assert_allclose(teacher.outputs(OBSERVATIONS), OBSERVATIONS[:, 2:] @ WEIGHT[2:] + BIAS, rtol=1e-5)
 
 

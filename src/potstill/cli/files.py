@@ -14,7 +14,7 @@ import tyro
 
 from potstill.cli.common import Flat, load_players, printable
 from potstill.errors import PotstillError, must_be
-from potstill.export.options import Options as ExportOptions
+from potstill.export.options import ExportOptions
 
 OUTPUTS = {"q": "Q-values", "logits": "logits", "gaussian": "means and log standard deviations"}
 

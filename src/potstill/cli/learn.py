@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from potstill.cli.common import Flat, resumable, say_other_task
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError
 from potstill.fit.options import Goal
 from potstill.learners.options import DQNOptions
@@ -43,7 +43,7 @@ class Distill:
 
     out: Path
     """The run directory; must be empty, unless --resume."""
-    options: Flat[Options] = field(default_factory=Options)
+    options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
     video: bool = True
@@ -86,7 +86,7 @@ class Fit:
     out: Path
     """The run directory; must be empty, unless --resume."""
     goal: Flat[Goal] = field(default_factory=Goal)
-    options: Flat[Options] = field(default_factory=Options)
+    options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
 
@@ -132,9 +132,9 @@ class Demo:
         Distill(self.out, options, resume=config.exists()).run(command)
 
 
-def demo_options() -> Options:
+def demo_options() -> DistillOptions:
     """What `potstill demo` distils."""
-    return Options(
+    return DistillOptions(
         teacher=(Path("zoo:pong"),),
         student=("net1", "net2", "net3"),
         hours=2.0,
@@ -194,7 +194,7 @@ class Record:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "teacher", "task")}
         task = () if self.task is None else (self.task,)
         hours = min(self.hours, 1.0)  # what is written is not remembered
-        options = Options(student=(), teacher=(self.teacher,), task=task, memory_hours=hours, **given)
+        options = DistillOptions(student=(), teacher=(self.teacher,), task=task, memory_hours=hours, **given)
         show_progress(record(plan(options, may_play_ahead=False), self.out, command))
         print(self.out)
 

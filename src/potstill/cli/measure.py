@@ -13,10 +13,10 @@ import tyro
 
 from potstill.cli.common import Flat, load_players, resumable
 from potstill.cli.learn import demo_options
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError, must_be
 from potstill.fit.options import Goal
-from potstill.reproduce.options import Options as ReproduceOptions
+from potstill.reproduce.options import ReproduceOptions
 
 if TYPE_CHECKING:
     from potstill.evaluate import Score
@@ -263,7 +263,7 @@ class Bench:
     limits.
     """
 
-    options: Flat[Options] = field(default_factory=demo_options)
+    options: Flat[DistillOptions] = field(default_factory=demo_options)
     rounds: int = 5
     """Each stage and its limit are measured once a round; rates, limits and fractions are medians over the rounds."""
     json: bool = False

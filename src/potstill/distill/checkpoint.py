@@ -8,14 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from potstill import saved_state
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import State
 
 STATE = "state.safetensors"
 
 
-def save(folder: Path, state: State, options: Options) -> None:
+def save(folder: Path, state: State, options: DistillOptions) -> None:
     """Save `state` at the end of an hour.
 
     Raises:
@@ -47,7 +47,7 @@ def exists(folder: Path) -> bool:
     return (folder / STATE).exists()
 
 
-def load(folder: Path, state: State, options: Options) -> None:
+def load(folder: Path, state: State, options: DistillOptions) -> None:
     """Bring a freshly made `state` to where the checkpoint was saved.
 
     Raises:
@@ -74,7 +74,7 @@ def load(folder: Path, state: State, options: Options) -> None:
         envs.restore(snapshot)
 
 
-def _hours_played(state: State, options: Options) -> int:
+def _hours_played(state: State, options: DistillOptions) -> int:
     """Hours of play in the memory, those overwritten included; the last may be a fraction."""
     return next(hour for hour in range(num_hours(options) + 1) if rows_until(hour, options) >= state.memories[0].rows)
 

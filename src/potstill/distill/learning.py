@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Plan
 from potstill.distill.schedule import learning_rate, rows_until, updates_until, window
 from potstill.distill.state import LoopProgress, State, Student
 from potstill.errors import PotstillError
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.memory import Replay, Sample
-from potstill.networks import scale, weigh_batch
+from potstill.networks import scale, set_batch_norm_momentum
 from potstill.policy import Policy
 
 REPORT_EVERY = 50
@@ -84,7 +84,7 @@ def cooled(plan: Plan, state: State) -> Generator[LoopProgress, None, dict[str, 
     return {student.name: student.policies for student in copies}
 
 
-def draw(state: State, rows: int, options: Options, rng: np.random.Generator) -> dict[int, Sample]:
+def draw(state: State, rows: int, options: DistillOptions, rng: np.random.Generator) -> dict[int, Sample]:
     """A minibatch's samples, by task: an equal share of each.
 
     Batch normalisation learns the statistics of all tasks together only from minibatches of all of them
@@ -126,7 +126,7 @@ def _updates(
     sums = torch.zeros(2, device=plan.options.device)
     for number, (sample, rate) in enumerate(zip(samples, rates, strict=True), first):
         batch = {index: memories[index].take(*where) for index, where in sample.items()}
-        weigh_batch(student.learner, number)
+        set_batch_norm_momentum(student.learner, number)
         for group in student.optimizer.param_groups:
             group["lr"] = rate
         sums += torch.stack(update(plan, student, batch))

@@ -8,7 +8,7 @@ from potstill.errors import PotstillError, must_be
 
 
 @dataclass(frozen=True)
-class Options:
+class DistillOptions:
     """What to distil, and how."""
 
     student: tuple[str, ...] = ()

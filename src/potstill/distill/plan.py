@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from potstill.distill.options import Options, name_students
+from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.recording import MANIFEST, Recording
 from potstill.distill.schedule import STEPS_PER_HOUR, capacity, rows_until
 from potstill.errors import PotstillError
@@ -62,7 +62,7 @@ class Lesson:
 class Plan:
     """The options with every default resolved."""
 
-    options: Options
+    options: DistillOptions
     lessons: tuple[Lesson, ...]
     """One a task; a student has a head for each."""
     students: dict[str, NetworkSpec]
@@ -119,7 +119,7 @@ class Plan:
         }
 
 
-def plan(options: Options, *teachers: Policy, may_play_ahead: bool = True) -> Plan:
+def plan(options: DistillOptions, *teachers: Policy, may_play_ahead: bool = True) -> Plan:
     """Resolve the options and check them against the teachers and their tasks, before any work starts.
 
     Args:
@@ -181,7 +181,7 @@ def _specs(students: tuple[str, ...], losses: tuple[str, ...] = ()) -> dict[str,
     return {name: NetworkSpec.parse(spec) for name, spec in name_students(students, losses).items()}
 
 
-def plays_ahead(options: Options, threads: int) -> bool:
+def plays_ahead(options: DistillOptions, threads: int) -> bool:
     """Whether an hour can be played while the one before it is learnt: what is learnt is the same, sooner."""
     return options.student_share == 0 and (options.device == "cuda" or threads >= THREADS_TO_PLAY_AHEAD)
 
@@ -189,11 +189,11 @@ def plays_ahead(options: Options, threads: int) -> bool:
 def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int) -> float:
     """Hours of play that two thirds of a device's memory hold of each task, ten at most."""
     an_hour = STEPS_PER_HOUR * sum(step_bytes(make_task(task)) for task in tasks)
-    ahead = plays_ahead(Options(device=device), cores(threads))
+    ahead = plays_ahead(DistillOptions(device=device), cores(threads))
     return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour - ahead))
 
 
-def _check_memory(options: Options, lessons: tuple[Lesson, ...], ahead: bool) -> None:
+def _check_memory(options: DistillOptions, lessons: tuple[Lesson, ...], ahead: bool) -> None:
     rows, hours = capacity(options, ahead), min(options.memory_hours, options.hours)
     needed = rows * options.envs * sum(step_bytes(lesson.task) for lesson in lessons)
     if needed > (there := memory_bytes(options.device)):
@@ -203,7 +203,7 @@ def _check_memory(options: Options, lessons: tuple[Lesson, ...], ahead: bool) ->
         )
 
 
-def _as_recorded(options: Options, recordings: list[Recording]) -> Options:
+def _as_recorded(options: DistillOptions, recordings: list[Recording]) -> DistillOptions:
     """The options as the play was recorded."""
     first = recordings[0]
     for folder, recording in zip(options.data, recordings, strict=True):
@@ -216,7 +216,7 @@ def _as_recorded(options: Options, recordings: list[Recording]) -> Options:
     return replace(options, envs=first.envs, play_epsilon=first.play_epsilon, act=first.task.protocol.act)
 
 
-def _lessons(options: Options, teachers: tuple[Policy, ...], recordings: list[Recording]) -> tuple[Lesson, ...]:
+def _lessons(options: DistillOptions, teachers: tuple[Policy, ...], recordings: list[Recording]) -> tuple[Lesson, ...]:
     count = len(teachers or options.teacher or recordings)
     if not count:
         raise PotstillError("name the policy to distil with --teacher, or recorded play with --data")
@@ -267,7 +267,7 @@ def _same_play(task: Task, recorded: Task) -> bool:
 
 
 def _playing(
-    options: Options, teacher: Policy, wanted: str | None, name: str, recording: Recording | None
+    options: DistillOptions, teacher: Policy, wanted: str | None, name: str, recording: Recording | None
 ) -> tuple[Policy, Task]:
     """A teacher, seeing what it is to see, and what it plays."""
     task_id = id_of_task(teacher, wanted or (recording and recording.task.id), name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.errors import PotstillError
 from potstill.evaluate import (
@@ -80,7 +80,7 @@ def score(
 
 
 def _players(
-    lesson: Lesson, index: int, students: dict[str, list[Policy]], options: Options, both_acts: bool
+    lesson: Lesson, index: int, students: dict[str, list[Policy]], options: DistillOptions, both_acts: bool
 ) -> dict[str, Player]:
     """Everybody who plays a lesson's task."""
     task, teacher, episodes = lesson.task, lesson.teacher, options.episodes

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from potstill.actions import read_actions
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.distill.schedule import capacity
 from potstill.memory import Replay
@@ -142,7 +142,7 @@ def _fresh(spec: NetworkSpec, loss: str, lesson: Lesson, plan: Plan) -> Policy:
     )
 
 
-def _student(name: str, loss: str, policies: list[Policy], options: Options) -> Student:
+def _student(name: str, loss: str, policies: list[Policy], options: DistillOptions) -> Student:
     """A student that begins as `policies`, which from now on share the first one's trunk."""
     network = as_one(policies)
     use(policies, network)

@@ -7,7 +7,7 @@ from potstill.errors import PotstillError, must_be
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """How to export."""
 
     to: Literal["onnx", "sb3"] = "onnx"

@@ -13,7 +13,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate import Player, difference, scores
 from potstill.export import check, sb3
 from potstill.export.onnx import INPUT, actions_name, output_names, to_int8, to_onnx
-from potstill.export.options import Options
+from potstill.export.options import ExportOptions
 from potstill.files import write_bytes
 from potstill.machine import cores
 from potstill.policy import Policy
@@ -37,7 +37,7 @@ class Made:
     """The export as a policy that plays."""
 
 
-def export(policies: Sequence[Policy], out: Path, options: Options) -> Generator[Progress, None, dict[str, Any]]:
+def export(policies: Sequence[Policy], out: Path, options: ExportOptions) -> Generator[Progress, None, dict[str, Any]]:
     """Export policies that share a trunk, or a single one, to a file.
 
     Args:
@@ -130,7 +130,7 @@ def _make(
     ]
 
 
-def _verify(made: Made, out: Path, options: Options, threads: int) -> Generator[Progress, None, dict[str, Any]]:
+def _verify(made: Made, out: Path, options: ExportOptions, threads: int) -> Generator[Progress, None, dict[str, Any]]:
     """Play the policy and its export by protocol.
 
     Raises:

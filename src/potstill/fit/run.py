@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.distill.learning import cooled
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan, plan, sketch
 from potstill.distill.result import Played, results, score
 from potstill.distill.run import complete, conclude, go_on, learn_and_save, save_students
@@ -37,7 +37,7 @@ AFRESH = 1_000_003
 """Added to the seed for the episodes that statements are made on."""
 
 
-def prepare(options: Options, goal: Goal) -> Plan:
+def prepare(options: DistillOptions, goal: Goal) -> Plan:
     """The plan of a fit, checked before any work starts.
 
     Raises:
@@ -108,7 +108,7 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
 
 
 def _look_at_teacher(
-    lesson: Lesson, options: Options, threads: int, looks: dict[str, Any], out: Path
+    lesson: Lesson, options: DistillOptions, threads: int, looks: dict[str, Any], out: Path
 ) -> Iterator[Progress]:
     """Before anything is learnt: what there is to keep.
 
@@ -200,7 +200,7 @@ def _test(
     goal: Goal,
     rungs: list[dict[str, Any]],
     students: dict[str, list[Policy]],
-    options: Options,
+    options: DistillOptions,
     threads: int,
 ) -> Generator[Progress, None, dict[str, Score]]:
     """Fresh episodes for the students that seem good enough, the largest first; returns everybody's scores."""

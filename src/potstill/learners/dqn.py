@@ -31,7 +31,7 @@ UPDATES_AT_A_TIME = 8
 """Updates between two turns of play: OpenMP's threads, which idle by spinning, disturb the emulators less often."""
 ACTION, REWARD, END = range(3)
 """What the memory's labels hold."""
-TERMINAL, CUT = 1.0, 2.0
+TERMINATED, TRUNCATED = 1.0, 2.0
 """In END: nothing follows; something would have followed that was never seen."""
 RECENT = 100
 """Episodes in the mean of the recent scores."""
@@ -192,7 +192,7 @@ def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
     game.held[envs.terminated | envs.truncated, 1] = 0
     # A lost life ends what is learnt, not what is played; rewards are learnt by their sign (Mnih et al. 2015).
     terminal = envs.terminated | envs.lost_life
-    end = np.where(terminal, TERMINAL, np.where(envs.truncated, CUT, 0.0))
+    end = np.where(terminal, TERMINATED, np.where(envs.truncated, TRUNCATED, 0.0))
     rewards = envs.rewards.clip(-1, 1) if envs.task.is_atari else envs.rewards
     labels = torch.from_numpy(np.stack([actions, rewards, end], axis=1).astype(np.float32))
     memory.add(observations, age, labels)
@@ -257,7 +257,7 @@ def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) ->
     for ahead in range(n_step):
         labels = memory.labels_at(rows + ahead, envs) if ahead else first
         returns += going * discount**ahead * labels[:, REWARD]
-        valid &= (going == 0) | (labels[:, END] != CUT)
+        valid &= (going == 0) | (labels[:, END] != TRUNCATED)
         going *= labels[:, END] == 0
     return Batch(observations, first[:, ACTION].long(), returns, next_observations, going * discount**n_step, valid)
 

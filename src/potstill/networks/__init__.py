@@ -10,7 +10,7 @@ from potstill.networks.build import (
     fold_batch_norm,
     num_parameters,
     scale,
-    weigh_batch,
+    set_batch_norm_momentum,
     with_batch_norm,
 )
 from potstill.networks.foreign import Foreign, OnArrays
@@ -30,6 +30,6 @@ __all__ = [
     "fold_batch_norm",
     "num_parameters",
     "scale",
-    "weigh_batch",
+    "set_batch_norm_momentum",
     "with_batch_norm",
 ]

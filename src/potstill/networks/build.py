@@ -181,7 +181,7 @@ def with_batch_norm(network: MultiHead) -> MultiHead:
     return _rebuilt(network, _with_batch_norm)
 
 
-def weigh_batch(network: MultiHead, number: int) -> None:
+def set_batch_norm_momentum(network: MultiHead, number: int) -> None:
     """Set what the `number`-th minibatch (0 is the first) weighs in the running statistics.
 
     The first ones are averaged: the statistics begin at a variance of 1, a thousand times that of game frames.

@@ -9,7 +9,7 @@ Table = Literal["losses", "compression", "multitask-3", "multitask-10", "online"
 
 
 @dataclass(frozen=True)
-class Options:
+class ReproduceOptions:
     """How much of what the paper did is done."""
 
     teachers: tuple[str, ...] = ("zoo",)
@@ -36,7 +36,7 @@ class Options:
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
 
-    def resolved(self) -> "Options":
+    def resolved(self) -> "ReproduceOptions":
         """What --quick stands for.
 
         Raises:

@@ -14,7 +14,7 @@ import numpy as np
 
 from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
-from potstill.distill.options import Options as DistillOptions
+from potstill.distill.options import DistillOptions
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError, need
 from potstill.evaluate import Score, geometric_mean, relative
@@ -22,7 +22,7 @@ from potstill.files import read_json, write_json
 from potstill.learners.options import DQNOptions
 from potstill.machine import cores, machine, versions
 from potstill.reproduce.activations import picture
-from potstill.reproduce.options import Options, Table
+from potstill.reproduce.options import ReproduceOptions, Table
 from potstill.reproduce.paper import GAMES, GEOMETRIC_MEANS, TABLES
 from potstill.reproduce.teachers import choose, find_teachers
 from potstill.run_directory import SCHEMA
@@ -81,14 +81,14 @@ class Reproduction:
     """A table to be filled."""
 
     table: Table
-    options: Options
+    options: ReproduceOptions
     games: list[str]
     missing: list[str]
     """The paper's games that can't be played here."""
     jobs: list[Job]
 
 
-def prepare(table: Table, options: Options) -> Reproduction:
+def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
     """Find the teachers and plan every run, before any work starts.
 
     Raises:
@@ -126,7 +126,7 @@ def prepare(table: Table, options: Options) -> Reproduction:
     return Reproduction(table, options, games, missing, jobs)
 
 
-def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int, options: Options) -> Job:
+def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int, options: ReproduceOptions) -> Job:
     given = DistillOptions(
         STUDENTS[table],
         tuple(teachers.values()),
@@ -147,11 +147,11 @@ def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int,
     return Job(name, partial(distilling.run, planned))
 
 
-def _multi_dqn(games: list[str], seed: int, options: Options) -> Job:
+def _multi_dqn(games: list[str], seed: int, options: ReproduceOptions) -> Job:
     return _training(f"multi-dqn-{seed}", games, seed, options, network="multitask-3")
 
 
-def _online(game: str, options: Options) -> Job:
+def _online(game: str, options: ReproduceOptions) -> Job:
     following = Following(("net1",) * 3, 400 if options.quick else 2500)
     return _training(f"{game}-online", [game], options.seeds[0], options, following=following)
 
@@ -160,7 +160,7 @@ def _training(
     name: str,
     games: list[str],
     seed: int,
-    options: Options,
+    options: ReproduceOptions,
     network: str | None = None,
     following: Following | None = None,
 ) -> Job:

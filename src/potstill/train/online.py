@@ -12,7 +12,7 @@ from pathlib import Path
 from potstill.distill import checkpoint
 from potstill.distill.learning import cooled
 from potstill.distill.loop import distill
-from potstill.distill.options import Options
+from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Plan, plan
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.learners.options import DQNOptions
@@ -34,9 +34,9 @@ class Following:
     updates: int = 2500
     """Updates after each score."""
 
-    def options(self, learner: DQNOptions, checks: int, threads: int) -> Options:
+    def options(self, learner: DQNOptions, checks: int, threads: int) -> DistillOptions:
         """The distillation's, for a run of so many scores."""
-        return Options(
+        return DistillOptions(
             self.students,
             hours=HOURS * checks,
             updates=self.updates,
