@@ -16,7 +16,7 @@ from potstill import Policy, PotstillError, load
 from potstill.distill.learning import cooled
 from potstill.distill.loop import _side_by_side, distill, label
 from potstill.distill.options import DistillOptions, name_students
-from potstill.distill.plan import plan
+from potstill.distill.plan import Lesson, plan
 from potstill.distill.run import run
 from potstill.distill.schedule import learning_rate, updates_until
 from potstill.distill.state import LoopProgress, new_state
@@ -24,6 +24,7 @@ from potstill.losses import kl
 from potstill.networks import NetworkSpec
 from potstill.policies import as_one
 from potstill.report import write_report
+from potstill.tasks import make_task
 
 T = TypeVar("T")
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 20}
@@ -236,6 +237,17 @@ def test_logits_may_be_sampled_and_q_values_may_not(cartpole_file, cartpole_teac
     cartpole_teacher.save(tmp_path / "q.safetensors")
     with pytest.raises(PotstillError, match="Q-values are no distribution"):
         plan(DistillOptions(("mlp:8",), (tmp_path / "q.safetensors",), act="sample"))
+
+
+def test_labels_are_those_of_the_teacher_as_it_is_now():
+    one, other = (Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 6) for _ in range(2))
+    lesson = Lesson(make_task("ALE/Pong-v5"), one, {}, None, 1.0, True, None, None)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
+    first = lesson.source.outputs(frames)
+    torch.testing.assert_close(first, one.outputs(frames), rtol=0.1, atol=0.1)  # in bfloat16
+    one.network = other.network
+    assert not torch.equal(lesson.source.outputs(frames), first)
+    torch.testing.assert_close(lesson.source.outputs(frames), other.outputs(frames), rtol=0.1, atol=0.1)
 
 
 def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by_all():

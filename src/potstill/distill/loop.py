@@ -37,13 +37,14 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
     # On the CPU whole networks share the cores, not the loops inside them: OpenMP's idle threads would spin on the
     # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
     workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
-    options, sources = plan.options, [lesson.source for lesson in plan.lessons]
+    options = plan.options
     with workers(plan.threads) as players, workers(len(state.students)) as learners:
         drivers: list[list[Policy]] = []
 
         def play_until(hour: int) -> Iterator[LoopProgress]:
             # Nothing is learnt within an hour: one task's hour after the other's is what turns by episode would give.
-            for index, source in enumerate(sources):
+            for index, lesson in enumerate(plan.lessons):
+                source = lesson.source  # anew each hour: a teacher that is still learning is replaced
                 if isinstance(source, Recording):
                     yield from read(plan, state, source, index, hour)
                 else:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -42,9 +41,9 @@ class Lesson:
     size: int | None
     """Bytes of the teacher's file; None: there is none."""
 
-    @cached_property
+    @property
     def labeller(self) -> Policy | None:
-        """The teacher as it plays for its students and labels; it is scored as it is."""
+        """The teacher, as it is now, as it plays for its students and labels; it is scored as it is."""
         frames = self.task.observation_dtype == "uint8"
         if self.teacher and self.bf16 and frames and self.teacher.outputs_are == "logits":
             return self.teacher.in_bfloat16()
