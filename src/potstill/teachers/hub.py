@@ -41,10 +41,8 @@ def download(name: str) -> Path:
         return folder / _choose(name, match, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     file = _choose(name, match, list(sizes))
-    wanted = [
-        *(other for other in sizes if _belongs(other, file, sizes)),
-        file,
-    ]  # last, so that it is never there alone
+    beside = [other for other in sizes if _belongs(other, file, sizes)]
+    wanted = [*beside, file]  # the policy last, so that it is never there alone
     if (total := sum(sizes[each] for each in wanted)) > MAX_WEIGHTS:
         raise PotstillError(f"hf://{name}: {file} has {total} bytes, over {MAX_WEIGHTS} are not read")
     try:
@@ -82,12 +80,10 @@ def _belongs(other: str, file: str, files: Iterable[str]) -> bool:
     """Whether a file is a policy's statistics and no other policy's, or an ONNX file's weights."""
     path, policy = PurePosixPath(other), PurePosixPath(file)
     beside = vecnormalize.is_called_so(path) and path.parent in (policy.parent, policy.parent / policy.stem)
-    others = (each for each in map(PurePosixPath, files) if each.suffix == ".zip" and each != policy)
-    if beside and any(
-        (each.parent, vecnormalize.key(each.stem)) == (path.parent, vecnormalize.key(path.stem)) for each in others
-    ):
-        return False
-    return beside or other in (f"{file}.data", f"{file}_data")
+    others = [each for each in map(PurePosixPath, files) if each.suffix == ".zip" and each != policy]
+    called = (path.parent, vecnormalize.key(path.stem))
+    another_s = called in [(each.parent, vecnormalize.key(each.stem)) for each in others]
+    return (beside and not another_s) or other in (f"{file}.data", f"{file}_data")
 
 
 def _listed(files: list[str]) -> str:

@@ -53,6 +53,7 @@ CALLED = re.compile("vec[-_ ]?norm(alize)?", re.IGNORECASE)
 """RL Zoo calls them vecnormalize.pkl, on the Hub vec_normalize.pkl, Stable-Baselines3's callback as its checkpoint."""
 
 SHARES = re.compile(r"best_model|rl_model_[0-9]+_steps")
+"""RL Zoo's other zips in the folder of a task's own."""
 
 
 def is_called_so(path: PurePath) -> bool:
