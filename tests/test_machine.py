@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from potstill.machine import cores
+from potstill.machine import cores, workers
 
 
 @pytest.mark.parametrize(("limit", "threads"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1), ("?", 4)])
@@ -13,3 +14,9 @@ def test_a_containers_share_of_the_cores_is_respected(limit, threads, monkeypatc
     monkeypatch.setattr(Path, "read_text", lambda path: limit if path.name == "cpu.max" else "")
     assert cores() == threads
     assert cores(7) == 7, "what is asked for is done"
+
+
+@pytest.mark.parametrize(("count", "threads", "inside"), [(2, 16, 8), (3, 16, 5), (3, 2, 1), (4, 4, 1)])
+def test_workers_share_the_threads(count, threads, inside):
+    with workers(count, threads) as pool:
+        assert pool.submit(torch.get_num_threads).result() == inside

@@ -6,7 +6,6 @@ bare vector env, a network on a batch that lies ready, a plain copy.
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -22,6 +21,7 @@ from potstill.distill.schedule import rows_until, updates_until
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
+from potstill.machine import workers
 from potstill.progress import Progress
 from potstill.tasks.envs import make_vector_env
 
@@ -119,16 +119,14 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             bare.step(row)
         return ROWS * options.envs
 
-    with ThreadPoolExecutor(
-        max(plan.threads, len(state.students)), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with workers(plan.threads, plan.threads) as players, workers(len(state.students), plan.threads) as learners:
         while memory.rows < memory.capacity:
             play_ours()
         resident = torch.as_tensor(envs.observations).to(options.device)
 
         def label_ours() -> int:
             torch.set_num_threads(1)
-            label(teacher, envs.observations, pool, plan.threads)
+            label(teacher, envs.observations, players, plan.threads)
             return options.envs
 
         def label_limit() -> int:
@@ -152,7 +150,7 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
 
         def learn_ours() -> int:
             state.updates = before = max(0, updates_until(1, options) - REPORT_EVERY)
-            for _ in learn(plan, state, 1, pool):
+            for _ in learn(plan, state, 1, learners):
                 pass
             return (state.updates - before) * options.batch
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,20 @@ def cores(wanted: int = 0) -> int:
     return wanted or there
 
 
-def check_device(device: str) -> None:
-    """Check that a device is there.
+def workers(count: int, threads: int) -> ThreadPoolExecutor:
+    """So many workers, whose arithmetic shares so many threads."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),))
+
+
+def prepare_device(device: str) -> None:
+    """Check that a device is there, and have it compute the same thing twice alike.
 
     Raises:
         PotstillError: it isn't.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise PotstillError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    torch.backends.cudnn.deterministic = True
 
 
 def has_bf16(device: str) -> bool:
@@ -68,6 +75,7 @@ def machine(threads: int) -> dict[str, Any]:
         "bfloat16": has_bf16("cpu"),
         "cores": cores(),
         "threads": threads,
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
 
 

@@ -120,10 +120,16 @@ def tensorboard(out: Path, purge_step: int) -> Iterator[Callable[[dict[str, floa
         return
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    with SummaryWriter(str(out), purge_step=purge_step) as writer:
+    with writing(out):
+        writer = SummaryWriter(str(out), purge_step=purge_step)
 
-        def write(scalars: dict[str, float], step: int) -> None:
+    def write(scalars: dict[str, float], step: int) -> None:
+        with writing(out):
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)
 
+    try:
         yield write
+    finally:
+        with writing(out):
+            writer.close()

@@ -116,6 +116,11 @@ def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_
     )
 
 
+def test_an_hour_too_short_to_be_played_is_refused(cartpole_file):
+    with pytest.raises(PotstillError, match=r"--hours 1.005: too small for 600 environments"):
+        plan(DistillOptions((), (cartpole_file,), hours=1.005, envs=600, threads=1))
+
+
 @pytest.mark.parametrize("hours", [0.1, 1.1])
 def test_a_part_of_a_recorded_hour_can_be_learnt(recorded, hours, tmp_path):
     finish(DistillOptions(("mlp:8",), data=(recorded,), hours=hours, memory_hours=0.1, updates=5), tmp_path / "run")

@@ -270,6 +270,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, whole, tmp_path, m
     shutil.rmtree(tmp_path / "cut")
 
 
+def test_a_disk_that_tensorboard_fills_is_one_line(cartpole_file, tmp_path, monkeypatch):
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.writer.SummaryWriter.add_scalar", full)
+    with pytest.raises(PotstillError, match=r"cannot write .*: No space left on device"):
+        run_all(tmp_path / "run", options(cartpole_file))
+
+
 def test_tensorboard_shows_the_metrics_once_also_after_a_resume(cartpole_file, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

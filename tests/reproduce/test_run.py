@@ -14,14 +14,14 @@ from potstill.report import write_report
 from potstill.reproduce import activations
 from potstill.reproduce import run as reproducing
 from potstill.reproduce.options import ReproduceOptions
-from potstill.reproduce.paper import GEOMETRIC_MEANS, LOSSES, TABLES
+from potstill.reproduce.paper import GEOMETRIC_MEANS, LOSSES, TABLES, paper_mean
 from potstill.reproduce.run import collect, prepare
 
 COMMAND = ["potstill", "reproduce"]
 
 
-def teacher(folder: Path, game: str, actions: int) -> Path:
-    torch.manual_seed(0)
+def teacher(folder: Path, game: str, actions: int, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     policy = Policy.new(
         NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", actions, task=f"ALE/{game}-v5"
     )
@@ -45,7 +45,7 @@ def teachers(tmp_path: Path) -> Path:
 
 
 def names(table: Any, options: ReproduceOptions) -> list[str]:
-    return [job.name for job in prepare(table, options).jobs]
+    return list(prepare(table, options).jobs)
 
 
 def test_the_published_means_are_those_of_the_published_games():
@@ -53,7 +53,13 @@ def test_the_published_means_are_those_of_the_published_games():
         for column, mean in columns.items():
             of_games = list(TABLES[table][column].values())
             assert np.exp(np.mean(np.log(of_games))) == pytest.approx(mean, abs=0.11)
+            assert paper_mean(table, column, list(TABLES[table][column])) == mean
     assert LOSSES["kl"]["Qbert"] == 155.0
+
+
+def test_of_some_games_the_papers_mean_is_over_these():
+    assert paper_mean("losses", "kl", ["Pong", "Freeway"]) == 102.2
+    assert paper_mean("losses", "kl", ["Pong", "SpaceInvaders"]) is None, "of which it says nothing there"
 
 
 def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
@@ -74,8 +80,8 @@ def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
 
 @pytest.mark.parametrize(("hours", "envs"), [(0.25, 10), (1.0, 20), (10.0, 60)])
 def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
-    job: Any = prepare("losses", ReproduceOptions(teachers=(str(teachers),), hours=hours)).jobs[0]
-    [planned] = job.start.args
+    job: Any = prepare("losses", ReproduceOptions(teachers=(str(teachers),), hours=hours)).jobs["Breakout-0"]
+    [planned] = job.args
     assert planned.options.envs == envs
     assert planned.losses == {"mse": "mse", "nll": "nll", "kl": "kl"}
 
@@ -91,6 +97,7 @@ def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
         ("losses", {"episodes": 0}, "--episodes 0"),
         ("losses", {"hours": 0.0}, "--hours 0.0"),
         ("compression", {"starts": "nowhere.json"}, "--starts nowhere.json: no starts of ALE/Pong-v5"),
+        ("online", {"memory_hours": 0.01}, "--memory-hours 0.01: must be at least 0.1"),
         ("online", {"games": ("Tetris",)}, "--games Tetris"),
         ("online", {"steps": 8000}, "--steps 8000: a training takes 20000 at least"),
         ("online", {"starts": "expert"}, "--starts expert: online trains, and trainings are scored from no-op starts"),
@@ -140,7 +147,9 @@ def test_a_table_pools_the_episodes_of_all_seeds_and_counts_a_runs_teacher_once(
     assert breakout["columns"]["net1"]["paper"] == 105.6
     assert invaders["columns"]["net3"]["relative"]["mean"] == pytest.approx(0.5)
     assert result["geometric_mean"]["net1"]["mean"] == pytest.approx(np.sqrt(1.5 * 3.0))
-    assert result["geometric_mean"]["net1"]["paper"] == 108.3
+    assert result["geometric_mean"]["net1"]["paper"] == pytest.approx(np.sqrt(105.6 * 78.6), abs=0.05), (
+        "of these two games"
+    )
     page = write_report(tmp_path / "out").read_text()
     assert "Space Invaders" in page
     assert "300.0" in page
@@ -183,8 +192,8 @@ def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path
     options = ReproduceOptions(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
                       seeds=(0,), episodes=1, threads=1)  # fmt: skip
     reproduction = prepare("multitask-10", options)
-    for job in reproduction.jobs:
-        assert list(job.run(tmp_path / "out", COMMAND))
+    for _, progress in reproducing.run(reproduction, tmp_path / "out", COMMAND):
+        assert list(progress)
     collect(reproduction, tmp_path / "out", COMMAND)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert [row["game"] for row in result["rows"]] == ["Breakout", "Space Invaders"]
@@ -194,5 +203,9 @@ def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path
         "first layer": (160, 2), "last shared layer": (160, 2),
     }  # fmt: skip
     assert "t-SNE of the first layer" in write_report(tmp_path / "out").read_text()
-    for job in prepare("multitask-10", options).jobs:
-        assert not list(job.run(tmp_path / "out", COMMAND)), "what is finished isn't done again"
+    for _, progress in reproducing.run(prepare("multitask-10", options), tmp_path / "out", COMMAND):
+        assert not list(progress), "what is finished isn't done again"
+    teacher(teachers, "Breakout", 4, seed=1)
+    with pytest.raises(PotstillError, match="was begun with teacher-sha256"):
+        for _, progress in reproducing.run(prepare("multitask-10", options), tmp_path / "out", COMMAND):
+            list(progress)

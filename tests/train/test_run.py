@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import potstill
 from potstill import PotstillError
 from potstill.cli.show import STAGES
+from potstill.evaluate import Score
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay
 from potstill.report import write_report
@@ -43,6 +44,21 @@ def make(
         if stop_at is not None and progress.stage == "train" and progress.done >= stop_at:
             return {}
     return json.loads((out / "result.json").read_text())
+
+
+def cut_off(out: Path, save: int, monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
+    """A run that is killed where the learner's checkpoint would be saved for the `save`-th time."""
+    saves, real = iter(range(1, 99)), checkpoint.save
+
+    def saving(*arguments: object) -> None:
+        if next(saves) == save:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            make(out, **given)
 
 
 def mean_of(point: dict) -> float:
@@ -152,6 +168,43 @@ def test_a_damaged_checkpoint_is_said_so(cut, tmp_path):
         make(out, resume=True)
 
 
+@pytest.mark.parametrize("portable", [False, True])
+def test_the_best_policy_is_one_of_the_curve_wherever_a_run_was_killed(whole, tmp_path, monkeypatch, portable):
+    rising = iter(range(99))
+
+    def better(policies, *given):
+        yield from ()
+        return [Score((float(next(rising)),) * 3) for _ in policies]
+
+    monkeypatch.setattr(training, "_score", better)
+    cut_off(tmp_path / "run", 3, monkeypatch)
+    if portable:
+        shutil.rmtree(tmp_path / "run" / "checkpoint")
+    make(tmp_path / "run", resume=True, stop_at=0)  # no further than where it goes on from
+    assert 3000 <= potstill.load(tmp_path / "run" / "best.safetensors").provenance["steps"] < 4500
+    (tmp_path / "run" / "best.safetensors").unlink()
+    if not portable:  # killed right after a checkpoint: the best is what the checkpoint holds
+        make(tmp_path / "run", resume=True, stop_at=0)
+        assert 3000 <= potstill.load(tmp_path / "run" / "best.safetensors").provenance["steps"] < 4500
+
+
+def test_no_score_is_reported_on_the_episodes_that_chose_the_best(tmp_path, monkeypatch):
+    seeds, real = [], training.scores
+
+    def listening(players, task, seed, threads):
+        seeds.append(seed)
+        return real(players, task, seed, threads)
+
+    monkeypatch.setattr(training, "scores", listening)
+    make(tmp_path / "run", steps=1600, seed=7)
+    assert seeds == [7 + training.CHOOSING, 8]
+
+
+def test_values_that_grow_without_end_are_noticed(tmp_path):
+    with pytest.raises(PotstillError, match="diverged: try a lower --learning-rate"):
+        make(tmp_path / "run", learning_rate=1e30)
+
+
 def test_other_options_are_refused_on_resume(whole, tmp_path):
     out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
     with pytest.raises(PotstillError, match=r"was begun with batch 32, not 64"):
@@ -230,6 +283,26 @@ def test_those_that_follow_are_scored_and_saved_as_cooled_copies(
     assert potstill.load(tmp_path / "run" / "students" / "mlp_8.safetensors").num_parameters == 16
 
 
+@pytest.mark.parametrize("steps", [800, 2100, 3500])
+def test_students_learn_as_often_as_their_schedule_was_planned_for(short_hours_throughout, tmp_path, steps):
+    options = DQNOptions(**{**SMALL, "learn_after": 700, "batch": 8, "steps": steps})  # pyright: ignore[reportArgumentType]
+    planned = plan(options, ("CartPole-v1",), 400, 1, 1, Following(("mlp:4",), 20))
+    for _ in run(planned, tmp_path / "run", False, COMMAND):
+        pass
+    curve = json.loads((tmp_path / "run" / "result.json").read_text())["curve"]
+    assert len(curve) == planned.checks == steps // 400
+    assert curve[-1]["steps"] >= steps
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "students/state.safetensors"])
+def test_no_other_mend_is_named_than_one_that_works(followed, tmp_path, name):
+    make(tmp_path / "run", stop_at=2200, students=STUDENTS, steps=3000)
+    path = tmp_path / "run" / "checkpoint" / name
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(PotstillError, match=r"damaged .* begin anew in another folder"):
+        make(tmp_path / "run", resume=True, students=STUDENTS, steps=3000)
+
+
 def test_what_follows_is_gone_on_with_to_the_same_bits(followed, tmp_path):
     make(tmp_path / "run", stop_at=2200, students=STUDENTS, steps=3000)
     resumed = make(tmp_path / "run", resume=True, students=STUDENTS, steps=3000)
@@ -238,19 +311,7 @@ def test_what_follows_is_gone_on_with_to_the_same_bits(followed, tmp_path):
 
 
 def test_a_kill_between_the_students_checkpoint_and_the_learners_loses_nothing(followed, tmp_path, monkeypatch):
-    saves = {"n": 0}
-    real = checkpoint.save
-
-    def save(*arguments: object) -> None:
-        saves["n"] += 1
-        if saves["n"] == 2:
-            raise KeyboardInterrupt
-        real(*arguments)
-
-    monkeypatch.setattr(checkpoint, "save", save)
-    with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "run", students=STUDENTS, steps=3000)
-    monkeypatch.undo()
+    cut_off(tmp_path / "run", 2, monkeypatch, students=STUDENTS, steps=3000)
     resumed = make(tmp_path / "run", resume=True, students=STUDENTS, steps=3000)
     result = json.loads((followed / "result.json").read_text())
     assert (resumed["curve"], resumed["students"]) == (result["curve"], result["students"])

@@ -72,11 +72,11 @@ class Evaluate:
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import print_json, show_progress, show_score
         from potstill.evaluate import RANDOM_SHARE, Player, random_player, scores
-        from potstill.machine import check_device, cores
+        from potstill.machine import cores, prepare_device
         from potstill.tasks.starts import Starts
 
         self._check()
-        check_device(self.device)
+        prepare_device(self.device)
         by_task: dict[Task, list[tuple[Path, Policy]]] = {}
         players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust, self.device)
         for path, policy, task in players:
@@ -236,7 +236,7 @@ class Reproduce:
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_table
         from potstill.report import write_report
-        from potstill.reproduce.run import collect, prepare
+        from potstill.reproduce.run import collect, prepare, run
         from potstill.run_directory import open_run
 
         reproduction = prepare(self.table, self.options)
@@ -245,9 +245,9 @@ class Reproduce:
         record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
         open_run(self.out, self.resume, command, record)
         with resumable(command):
-            for number, job in enumerate(reproduction.jobs, 1):
-                print(f"{job.name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
-                show_progress(job.run(self.out, command))
+            for number, (name, progress) in enumerate(run(reproduction, self.out, command), 1):
+                print(f"{name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
+                show_progress(progress)
             collect(reproduction, self.out, command)
         page = write_report(self.out)
         show_table(self.out, page)

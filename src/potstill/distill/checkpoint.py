@@ -47,14 +47,14 @@ def exists(folder: Path) -> bool:
     return (folder / STATE).exists()
 
 
-def load(folder: Path, state: State, options: DistillOptions) -> None:
+def load(folder: Path, state: State, options: DistillOptions, mend: str) -> None:
     """Bring a freshly made `state` to where the checkpoint was saved.
 
     Raises:
-        PotstillError: the checkpoint is damaged or belongs to another run.
+        PotstillError: the checkpoint is damaged or belongs to another run, with the mend.
     """
     path = folder / STATE
-    with saved_state.restoring(path, f"remove {folder}, and --resume begins anew"):
+    with saved_state.restoring(path, mend):
         content, tensors = saved_state.read(path)
         for student in state.students:
             saved_state.unpack(student.name, student.learner, student.optimizer, tensors)

@@ -16,6 +16,7 @@ from potstill.distill.schedule import learning_rate, rows_until, updates_until, 
 from potstill.distill.state import LoopProgress, State, Student
 from potstill.errors import PotstillError
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
+from potstill.machine import workers
 from potstill.memory import Replay, Sample
 from potstill.networks import scale, set_batch_norm_momentum
 from potstill.policy import Policy
@@ -66,7 +67,7 @@ def cooled(plan: Plan, state: State) -> Generator[LoopProgress, None, dict[str, 
     count = 0 if settled else round(COOLING * updates_until(1, options, tasks))
     rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
     rate = learning_rate(state.updates, total, options)
-    with ThreadPoolExecutor(len(copies), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with workers(len(copies), plan.threads) as pool:
         spread = _spread(plan, copies, pool)
         for done in range(0, count, REPORT_EVERY):
             start = time.perf_counter()

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from queue import SimpleQueue
 from threading import Event
 
@@ -24,6 +23,7 @@ from potstill.distill.recording import Recording
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State
 from potstill.evaluate import play_threads
+from potstill.machine import workers
 from potstill.policy import Policy
 
 
@@ -34,11 +34,10 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
         plan: who plays and labels, or what was played and labelled before; hours, updates, loss and the rest.
         state: of `new_state(plan)`; changed in place.
     """
-    # On the CPU whole networks share the cores, not the loops inside them: OpenMP's idle threads would spin on the
-    # cores that the emulators need, and a student on a core each learn faster than one after the other on all.
-    workers = partial(ThreadPoolExecutor, initializer=torch.set_num_threads, initargs=(1,))
+    # On the CPU whole networks share the cores before the loops inside them do: OpenMP's idle threads would spin on the
+    # cores that the emulators need, and students side by side learn faster than one after the other on all cores.
     options = plan.options
-    with workers(plan.threads) as players, workers(len(state.students)) as learners:
+    with workers(plan.threads, plan.threads) as players, workers(len(state.students), plan.threads) as learners:
         drivers: list[list[Policy]] = []
 
         def play_until(hour: int) -> Iterator[LoopProgress]:

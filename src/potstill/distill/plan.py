@@ -9,10 +9,10 @@ import torch
 
 from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.recording import MANIFEST, Recording
-from potstill.distill.schedule import STEPS_PER_HOUR, capacity, rows_until
+from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until
 from potstill.errors import PotstillError
 from potstill.files import sha256
-from potstill.machine import check_device, cores, has_bf16, memory_bytes
+from potstill.machine import cores, has_bf16, memory_bytes, prepare_device
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
 from potstill.policy import TEMPERATURE, Meaning, Policy
@@ -130,7 +130,7 @@ def plan(options: DistillOptions, *teachers: Policy, may_play_ahead: bool = True
         PotstillError: something doesn't fit; the message names it.
     """
     options.check()
-    check_device(options.device)
+    prepare_device(options.device)
     recordings = [Recording.open(folder) for folder in options.data]
     if recordings:
         options = _as_recorded(options, recordings)
@@ -158,7 +158,8 @@ def plan(options: DistillOptions, *teachers: Policy, may_play_ahead: bool = True
     for spec in students.values():
         sketch(spec, first, student_sees)
     flag = min("hours", "memory_hours", key=lambda name: getattr(options, name))
-    if rows_until(hours := getattr(options, flag), options) < 4 * first.protocol.stack:
+    last = rows_until(options.hours, options) - rows_until(num_hours(options) - 1, options)
+    if rows_until(hours := getattr(options, flag), options) < 4 * first.protocol.stack or last < 1:
         raise PotstillError(f"--{flag.replace('_', '-')} {hours:g}: too small for {options.envs} environments")
     threads = cores(options.threads)
     ahead = may_play_ahead and plays_ahead(options, threads)
@@ -185,11 +186,11 @@ def plays_ahead(options: DistillOptions, threads: int) -> bool:
     return options.student_share == 0 and (options.device == "cuda" or threads >= THREADS_TO_PLAY_AHEAD)
 
 
-def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int) -> float:
-    """Hours of play that two thirds of a device's memory hold of each task, ten at most."""
+def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int, besides: float = 0) -> float:
+    """Hours of play that two thirds of a device's memory hold of each task besides others, ten at most."""
     an_hour = STEPS_PER_HOUR * sum(step_bytes(make_task(task)) for task in tasks)
     ahead = plays_ahead(DistillOptions(device=device), cores(threads))
-    return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour - ahead))
+    return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour - ahead - besides))
 
 
 def _check_memory(options: DistillOptions, lessons: tuple[Lesson, ...], ahead: bool) -> None:

@@ -5,12 +5,9 @@ The students' policy files are in the run directory's `students/`.
 
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from potstill.distill import checkpoint
 from potstill.distill.loop import distill, play
@@ -20,7 +17,7 @@ from potstill.distill.result import add_costs, results, score
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.files import read_json, write_json
-from potstill.machine import machine, versions
+from potstill.machine import machine, versions, workers
 from potstill.policies import save
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -60,7 +57,8 @@ def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
         if lesson.teacher:
             lesson.teacher.to(plan.options.device)
     if resume and checkpoint.exists(out / "checkpoint"):
-        checkpoint.load(out / "checkpoint", state, plan.options)
+        mend = f"remove {out / 'checkpoint'}, and --resume begins anew"
+        checkpoint.load(out / "checkpoint", state, plan.options, mend)
     else:
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
 
@@ -145,7 +143,7 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
     an_hour = replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0)))
     state = new_state(an_hour)
     memory = state.memories[0]
-    with ThreadPoolExecutor(plan.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with workers(plan.threads, plan.threads) as pool:
         for hour in range(1, num_hours(options) + 1):
             first_row = memory.rows
             yield from play(plan, state, teacher, 0, hour, pool)

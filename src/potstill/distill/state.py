@@ -13,7 +13,7 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.distill.schedule import capacity
 from potstill.memory import Replay
-from potstill.networks import MultiHead, NetworkSpec, fold_batch_norm, with_batch_norm
+from potstill.networks import MultiHead, NetworkSpec, drawn_from, fold_batch_norm, with_batch_norm
 from potstill.policies import as_one, count_parameters, use
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -86,8 +86,7 @@ def new_state(plan: Plan) -> State:
     play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
     students: list[Student] = []
     for index, (name, spec) in enumerate(plan.students.items()):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, index]).generate_state(1)[0]))
+        with drawn_from(options.seed, 8, index):  # not 4: a teacher of the same seed began there
             policies = [_fresh(spec, plan.losses[name], lesson, plan) for lesson in plan.lessons]
         students.append(_student(name, plan.losses[name], policies, options))
     envs = [

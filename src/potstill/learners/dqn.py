@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from potstill.actions import choose
+from potstill.errors import PotstillError
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay, Sample
 from potstill.memory.priorities import Priorities
@@ -27,6 +28,8 @@ from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import Envs
 
+REPORT_EVERY = 50
+"""Steps of every environment between two records, while nothing is learnt."""
 UPDATES_AT_A_TIME = 8
 """Updates between two turns of play: OpenMP's threads, which idle by spinning, disturb the emulators less often."""
 ACTION, REWARD, END = range(3)
@@ -147,7 +150,7 @@ def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator
     torch.set_num_threads(1)
     while memory.rows * options.envs < lost:
         play(state, options, bf16)
-        if memory.rows % 50 == 0:
+        if memory.rows % REPORT_EVERY == 0:
             yield replace(_progress(state, options, None), stage="refill", done=memory.rows * options.envs, total=lost)
     while state.steps < options.steps:
         start = time.perf_counter()
@@ -156,13 +159,15 @@ def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator
         while state.steps < options.steps and _due(state, options) < UPDATES_AT_A_TIME:
             play(state, options, bf16)
             state.steps += options.envs
-            if state.steps % (50 * options.envs) == 0 and not _due(state, options):
+            if state.steps % (REPORT_EVERY * options.envs) == 0 and not _due(state, options):
                 yield _progress(state, options, None)
         state.seconds["play"] += time.perf_counter() - start
         start = time.perf_counter()
         torch.set_num_threads(threads)
         losses = [learn(state, options, bf16) for _ in range(_due(state, options))]
         loss = torch.stack(losses).mean().item() if losses else None
+        if loss is not None and not loss < 1e30:
+            raise PotstillError("DQN diverged: try a lower --learning-rate")
         state.seconds["learn"] += time.perf_counter() - start
         yield _progress(state, options, loss)
 

@@ -148,10 +148,10 @@ class Replay:
         if not 0 < end_row - first_row <= self.capacity:
             raise ValueError(f"{end_row - first_row} rows of a memory of {self.capacity}")
         start, end = first_row % self.capacity, (end_row - 1) % self.capacity + 1
-        # Before the seam it is a view: no copy of some hundred megabytes.
-        rows = slice(start, end) if start < end else self._index(np.arange(first_row, end_row) % self.capacity)
-        frames, depth, labels = (held[rows].cpu().numpy() for held in (self.frames, self.depth, self.labels))
-        packed = zstandard.ZstdCompressor(level=1).compress(frames.data)
+        parts = [slice(start, end)] if start < end else [slice(start, None), slice(0, end)]  # views: gigabytes uncopied
+        packer = zstandard.ZstdCompressor(level=1).compressobj()
+        packed = b"".join([packer.compress(self.frames[part].cpu().numpy().data) for part in parts] + [packer.flush()])
+        depth, labels = (torch.cat([held[part] for part in parts]).cpu().numpy() for held in (self.depth, self.labels))
         with atomic_write(path) as file:
             np.savez(file, frames=np.frombuffer(packed, np.uint8), depth=depth, labels=labels)
 

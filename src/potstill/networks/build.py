@@ -3,9 +3,11 @@
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -227,6 +229,14 @@ def _fold_batch_norm(normalised: nn.Sequential) -> list[nn.Module]:
         else:
             layers.append(layer)
     return layers
+
+
+@contextmanager
+def drawn_from(*entropy: int) -> Iterator[None]:
+    """Networks that are built within it draw their weights from these numbers, and from nothing else."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        yield
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from potstill.errors import PotstillError, must_be
 
+LEAST_MEMORY_HOURS = 0.1
 Table = Literal["losses", "compression", "multitask-3", "multitask-10", "online"]
 
 
@@ -21,7 +22,8 @@ class ReproduceOptions:
     steps: int = 2_000_000
     """Control steps of each game that Multi-DQN and the online learner play."""
     seeds: tuple[int, ...] = (0, 1)
-    """Each run is made once for each of them (online: once; its three students are seeds of their own)."""
+    """Each run is made once for each of them (online: with the first; its three students begin from weights of their
+    own and share play and minibatches)."""
     episodes: int = 100
     """Episodes a score is measured on, for each seed."""
     memory_hours: float | None = None
@@ -45,6 +47,8 @@ class ReproduceOptions:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise PotstillError("--seeds: name each once, from 0 on")
         must_be("at least 1", self, "episodes")
+        if self.memory_hours is not None and not self.memory_hours >= LEAST_MEMORY_HOURS:
+            raise PotstillError(f"--memory-hours {self.memory_hours}: must be at least {LEAST_MEMORY_HOURS}")
         return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20) if self.quick else self
 
     def record(self) -> dict[str, Any]:

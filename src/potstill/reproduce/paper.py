@@ -1,5 +1,7 @@
 """What Rusu et al. 2016 published: percentages of the DQN teacher's score, by game."""
 
+from statistics import geometric_mean
+
 GAMES = {
     "BeamRider": "Beam Rider",
     "Breakout": "Breakout",
@@ -59,10 +61,18 @@ GEOMETRIC_MEANS = {
     "multitask-3": {"multi-dqn": 83.5, "nll": 105.1, "kl": 116.9},
     "multitask-10": {"kl": 89.3},
 }
-"""Over the table's games, as published."""
+"""Over all of the table's games, as published."""
 TABLES = {
     "losses": LOSSES,
     "compression": COMPRESSION,
     "multitask-3": MULTITASK_3,
     "multitask-10": MULTITASK_10,
 }
+
+
+def paper_mean(table: str, column: str, games: list[str]) -> float | None:
+    """The paper's geometric mean over these games: published, or of its figures; None where it lacks one of them."""
+    figures = TABLES[table][column]
+    if figures.keys() == set(games) and table in GEOMETRIC_MEANS:
+        return GEOMETRIC_MEANS[table][column]
+    return round(geometric_mean(figures[game] for game in games), 1) if figures.keys() >= set(games) else None

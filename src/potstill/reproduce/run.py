@@ -21,13 +21,14 @@ from potstill.evaluate import Score, geometric_mean, relative
 from potstill.files import read_json, write_json
 from potstill.learners.options import DQNOptions
 from potstill.machine import cores, machine, versions
+from potstill.progress import Progress
 from potstill.reproduce.activations import picture
 from potstill.reproduce.options import ReproduceOptions, Table
-from potstill.reproduce.paper import GAMES, GEOMETRIC_MEANS, TABLES
+from potstill.reproduce.paper import GAMES, TABLES, paper_mean
 from potstill.reproduce.teachers import choose, find_teachers
 from potstill.run_directory import SCHEMA
 from potstill.train import run as training
-from potstill.train.online import Following
+from potstill.train.online import MEMORY_HOURS, Following
 
 MULTITASK = ("multitask-3", "multitask-10")
 OF_TRAININGS = ("multitask-3", "online")
@@ -60,20 +61,8 @@ EVALUATIONS = 20
 """Scores on the way of a training."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run of the table."""
-
-    name: str
-    """Its folder."""
-    start: Callable[[Path, bool, list[str]], Iterator[Any]]
-    """From a folder, whether to resume, and the command: the run's progress."""
-
-    def run(self, out: Path, command: list[str]) -> Iterator[Any]:
-        """Begin it, go on with it, or leave it be."""
-        folder = out / self.name
-        if not (folder / "result.json").exists():
-            yield from self.start(folder, (folder / "config.json").exists(), command)
+Job = Callable[[Path, bool, list[str]], Iterator[Progress]]
+"""A run of the table: from its folder, whether to resume, and the command, to its progress."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,8 @@ class Reproduction:
     games: list[str]
     missing: list[str]
     """The paper's games that can't be played here."""
-    jobs: list[Job]
+    jobs: dict[str, Job]
+    """By the names of their folders."""
 
 
 def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
@@ -104,7 +94,7 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
             if game not in GAMES:
                 raise PotstillError(f"--games {game}: the paper's games are {', '.join(GAMES)}")
         games = list(options.games or OF_ONLINE)
-        return Reproduction(table, options, games, [], [_online(game, options) for game in games])
+        return Reproduction(table, options, games, [], {f"{game}-online": _online(game, options) for game in games})
     teachers = find_teachers(options.teachers)
     of_paper = tuple(dict.fromkeys(game for column in TABLES[table].values() for game in column))
     games, missing = choose(options.games, teachers, of_paper)
@@ -114,19 +104,26 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
         options = replace(options, memory_hours=options.memory_hours or fits)
     if table in MULTITASK and len(games) < 2:
         raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")
-    jobs: list[Job] = []
+    jobs: dict[str, Job] = {}
     for seed in options.seeds:
         if table in MULTITASK:
             of_all = {game: teachers[game] for game in games}
-            jobs.append(_distillation(f"distilled-{seed}", of_all, table, seed, options))
+            jobs[f"distilled-{seed}"] = _distillation(of_all, table, seed, options)
         else:
-            jobs += [_distillation(f"{game}-{seed}", {game: teachers[game]}, table, seed, options) for game in games]
+            for game in games:
+                jobs[f"{game}-{seed}"] = _distillation({game: teachers[game]}, table, seed, options)
         if table == "multitask-3":
-            jobs.append(_multi_dqn(games, seed, options))
+            jobs[f"multi-dqn-{seed}"] = _training(games, seed, options, network="multitask-3")
     return Reproduction(table, options, games, missing, jobs)
 
 
-def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int, options: ReproduceOptions) -> Job:
+def run(reproduction: Reproduction, out: Path, command: list[str]) -> Iterator[tuple[str, Iterator[Progress]]]:
+    """Each run's name and progress. What is finished ends at once, if it is this run of these teachers."""
+    for name, job in reproduction.jobs.items():
+        yield name, job(out / name, (out / name / "config.json").exists(), command)
+
+
+def _distillation(teachers: dict[str, Path], table: Table, seed: int, options: ReproduceOptions) -> Job:
     given = DistillOptions(
         STUDENTS[table],
         tuple(teachers.values()),
@@ -143,21 +140,17 @@ def _distillation(name: str, teachers: dict[str, Path], table: Table, seed: int,
         device=options.device,
         threads=options.threads,
     )
-    planned = distillation.plan(given)
-    return Job(name, partial(distilling.run, planned))
-
-
-def _multi_dqn(games: list[str], seed: int, options: ReproduceOptions) -> Job:
-    return _training(f"multi-dqn-{seed}", games, seed, options, network="multitask-3")
+    return partial(distilling.run, distillation.plan(given))
 
 
 def _online(game: str, options: ReproduceOptions) -> Job:
     following = Following(("net1",) * 3, 400 if options.quick else 2500)
-    return _training(f"{game}-online", [game], options.seeds[0], options, following=following)
+    fits = distillation.hours_that_fit([f"ALE/{game}-v5"], options.device, options.threads, besides=MEMORY_HOURS)
+    options = replace(options, memory_hours=options.memory_hours or fits)
+    return _training([game], options.seeds[0], options, following=following)
 
 
 def _training(
-    name: str,
     games: list[str],
     seed: int,
     options: ReproduceOptions,
@@ -178,13 +171,13 @@ def _training(
     )
     every = max(options.steps // EVALUATIONS, given.envs) if not options.quick else options.steps // 4
     planned = training.plan(given, tasks, every, min(10, options.episodes), options.episodes, following)
-    return Job(name, partial(training.run, planned))
+    return partial(training.run, planned)
 
 
 def collect(reproduction: Reproduction, out: Path, command: list[str]) -> None:
     """Write the table's `result.json` from its finished runs, and the data of its picture."""
     options, table = reproduction.options, reproduction.table
-    results = {job.name: read_json(out / job.name / "result.json") for job in reproduction.jobs}
+    results = {name: read_json(out / name / "result.json") for name in reproduction.jobs}
     body = _online_rows(reproduction, results) if table == "online" else _rows(reproduction, results)
     first = next(iter(results.values()))
     result = {
@@ -244,7 +237,7 @@ def _rows(reproduction: Reproduction, results: dict[str, Any]) -> dict[str, Any]
     means: dict[str, Any] = {}
     for column, of_games in pairs.items():
         mean = geometric_mean(of_games)
-        means[column] = {**(mean.record() if mean else {}), "paper": GEOMETRIC_MEANS.get(table, {}).get(column)}
+        means[column] = {**(mean.record() if mean else {}), "paper": paper_mean(table, column, reproduction.games)}
     return {"rows": rows, "geometric_mean": means}
 
 

@@ -41,7 +41,6 @@ class Finished:
     """An episode that has ended."""
 
     env: int
-    episode: int
     score: float
     """The undiscounted, unclipped sum of rewards."""
     length: int
@@ -100,10 +99,7 @@ class Envs:
         ended = self.terminated | self.truncated
         if not ended.any():
             return []
-        finished = [
-            Finished(e, int(self.episode[e]), float(self._scores[e]), int(self.age[e]))
-            for e in np.flatnonzero(ended).tolist()
-        ]
+        finished = [Finished(e, float(self._scores[e]), int(self.age[e])) for e in np.flatnonzero(ended).tolist()]
         self.episode[ended] += 1
         self._begin(ended, from_seed=False)
         return finished

@@ -49,14 +49,14 @@ def save(folder: Path, state: State, run: dict[str, Any]) -> None:
     saved_state.remove_strays(folder, _named(shards, state))
 
 
-def load(folder: Path, state: State) -> dict[str, Any]:
+def load(folder: Path, state: State, mend: str) -> dict[str, Any]:
     """Bring a fresh state to where `save` saved it; returns its `run`.
 
     Raises:
-        PotstillError: the checkpoint is damaged.
+        PotstillError: the checkpoint is damaged, with the mend.
     """
     path = folder / STATE
-    with saved_state.restoring(path, f"remove {folder}, and --resume goes on from the portable checkpoint"):
+    with saved_state.restoring(path, mend):
         content, tensors = saved_state.read(path)
         run = _restore(state, content, tensors)
         state.target.load_state_dict({n[7:]: tensor for n, tensor in tensors.items() if n.startswith("target/")})
@@ -88,13 +88,13 @@ def save_portable(path: Path, state: State, run: dict[str, Any]) -> None:
     saved_state.write(path, _progress(state, run), small)
 
 
-def load_portable(path: Path, state: State) -> dict[str, Any]:
+def load_portable(path: Path, state: State, mend: str) -> dict[str, Any]:
     """Bring a fresh state to where `save_portable` saved it, its memory empty; returns its `run`.
 
     Raises:
-        PotstillError: the file is damaged.
+        PotstillError: the file is damaged, with the mend.
     """
-    with saved_state.restoring(path, "there is nothing to go on from: begin anew in another folder"):
+    with saved_state.restoring(path, mend):
         content, tensors = saved_state.read(path)
         run = _restore(state, content, {name: tensor.float() for name, tensor in tensors.items()})
     state.target.load_state_dict(state.network.state_dict())

@@ -80,9 +80,13 @@ class Followers:
         """Save the point to go on from."""
         checkpoint.save(folder / FOLDER, self.state, self.plan.options)
 
-    def load(self, folder: Path) -> None:
-        """Come back to the point that was saved."""
-        checkpoint.load(folder / FOLDER, self.state, self.plan.options)
+    def load(self, folder: Path, mend: str) -> None:
+        """Come back to the point that was saved.
+
+        Raises:
+            PotstillError: it is damaged, with the mend.
+        """
+        checkpoint.load(folder / FOLDER, self.state, self.plan.options, mend)
 
 
 def begin(following: Following, learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:

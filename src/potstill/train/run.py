@@ -22,11 +22,11 @@ from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, relative, scores
 from potstill.files import read_json, sha256, write_json
-from potstill.learners.dqn import UPDATES_AT_A_TIME, State, dqn, new_state
+from potstill.learners.dqn import REPORT_EVERY, UPDATES_AT_A_TIME, State, dqn, new_state
 from potstill.learners.options import DQNOptions
-from potstill.machine import check_device, cores, has_bf16, machine, memory_bytes, versions
+from potstill.machine import cores, has_bf16, machine, memory_bytes, prepare_device, versions
 from potstill.memory import step_bytes
-from potstill.networks import NetworkSpec, num_parameters
+from potstill.networks import NetworkSpec, drawn_from, num_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import SCHEMA, open_metrics, open_run, sync, tensorboard, write_line
@@ -41,10 +41,13 @@ OF_THE_MACHINE = ("device", "precision", "threads")
 """Options that may be others where the portable checkpoint is gone on from."""
 LEARNER = "the learner"
 """What it is called among the students that follow it, none of whom can be called so."""
-FOLDER, PORTABLE = "checkpoint", "portable.safetensors"
-"""What a run goes on from: here, or on another machine."""
+BEST, FOLDER, PORTABLE = "best.safetensors", "checkpoint", "portable.safetensors"
+"""The best policy so far; what a run goes on from: here, or on another machine."""
+ANEW = "there is nothing to go on from: begin anew in another folder"
 LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
+CHOOSING, REPORTED = 2_000_003, 1
+"""Added to the seed: for episodes that choose the best policy, on which nobody scores it later; for the result's."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Plan:
 
     @property
     def checks(self) -> int:
-        """How often the policy is scored on the way."""
-        return -(-self.options.steps // self.eval_every)
+        """How often the policy is scored; the last time at the end."""
+        return max(1, self.options.steps // self.eval_every)
 
     def record(self) -> dict[str, Any]:
         """What decides the weights and the scores, as JSON."""
@@ -107,7 +110,7 @@ def plan(
     for name, value in (("eval-every", eval_every), ("eval-episodes", eval_episodes), ("episodes", episodes)):
         if value < 1:
             raise PotstillError(f"--{name} {value}: must be at least 1")
-    check_device(options.device)
+    prepare_device(options.device)
     if not task_ids:
         raise PotstillError("train: name what to play, for example ALE/Pong-v5")
     if len(set(task_ids)) < len(task_ids):
@@ -118,7 +121,8 @@ def plan(
             raise PotstillError("--distill-online: one task at a time")
         if following.updates < 1:
             raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
-        block = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
+        learning = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
+        block = max(learning, REPORT_EVERY * options.envs)
         if eval_every < block:
             raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
     tasks = tuple(map(make_task, task_ids))
@@ -173,29 +177,37 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     if plan.following.students:
         followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
     saved: dict[str, Any] = {"curve": [], "total": 0.0}
-    if elsewhere:
-        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
-        saved = checkpoint.load_portable(out / PORTABLE, state)
-    elif resume and (out / FOLDER / checkpoint.STATE).exists():
-        saved = checkpoint.load(out / FOLDER, state)
+    if resume and (out / FOLDER / checkpoint.STATE).exists():
+        mend = f"remove {out / FOLDER}, and --resume goes on from the portable checkpoint"
+        saved = checkpoint.load(out / FOLDER, state, ANEW if followers else mend)
         if followers:
-            followers.load(out / FOLDER)
+            followers.load(out / FOLDER, ANEW)
+    else:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
+        if elsewhere:
+            saved = checkpoint.load_portable(out / PORTABLE, state, ANEW)
     curve: list[dict[str, Any]] = saved["curve"]
+    if curve:  # the last may be missing where the run was killed after its checkpoint
+        _save_policies(_policies(plan, state), curve, out)
     before, begun_at = saved["total"], state.steps
 
     def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
-        yield from _check(plan, state, curve, out)
+        now = _policies(plan, state)
+        point = yield from _point(plan, state, now)
+        curve.append(point)
         if followers:
-            now = yield from followers.follow(load_all(out / "best.safetensors")[0], len(curve))
-            found = yield from _score(list(now.values()), plan.tasks[0], plan, plan.eval_episodes, options.seed)
-            curve[-1]["students"] = {name: score.record() for name, score in zip(now, found, strict=True)}
-            for name, policy in now.items():
+            best = now if _ends_in_its_best(curve) else load_all(out / BEST)
+            copies = yield from followers.follow(best[0], len(curve))
+            found = yield from _score(list(copies.values()), plan.tasks[0], plan, plan.eval_episodes, CHOOSING)
+            curve[-1]["students"] = {name: score.record() for name, score in zip(copies, found, strict=True)}
+            for name, policy in copies.items():
                 policy.save(out / _student_file(name))
             followers.save(out / FOLDER)
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
         checkpoint.save(out / FOLDER, state, run_so_far)
         checkpoint.save_portable(out / PORTABLE, state, run_so_far)
+        _save_policies(now, curve, out)
 
     with (
         open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
@@ -214,7 +226,9 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
                 events = numbers | {f"score/{task}": score for task, score in recent.items()}
                 write_events({name: value for name, value in events.items() if value is not None}, progress.done)
             yield progress
-            if state.steps // plan.eval_every > (curve[-1]["steps"] if curve else 0) // plan.eval_every:
+            # The last score is at the end, whatever the last interval's length: there are as many as were planned.
+            last = curve[-1]["steps"] if curve else 0
+            if last // plan.eval_every < state.steps // plan.eval_every < plan.checks:
                 sync(metrics)
                 yield from check()
     if not curve or curve[-1]["steps"] < state.steps:
@@ -223,11 +237,10 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     seconds, updates, steps = state.seconds, state.updates, state.steps
     parameters = num_parameters(state.network)
     del state, followers  # the memories: gigabytes that evaluation doesn't need
-    best = [policy.to(options.device) for policy in load_all(out / "best.safetensors")]
-    # Other episodes than those that chose it.
+    best = [policy.to(options.device) for policy in load_all(out / BEST)]
     found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
-        [found[task.id]] = yield from _score([policy], task, plan, plan.episodes, options.seed + 1)
+        [found[task.id]] = yield from _score([policy], task, plan, plan.episodes, REPORTED)
     followed = yield from _followed(plan, out, curve, found)
     write_json(
         out / "result.json",
@@ -242,8 +255,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             "network": str(plan.network),
             "parameters": parameters,
             "best": {
-                "file": "best.safetensors",
-                "sha256": sha256(out / "best.safetensors"),
+                "file": BEST,
+                "sha256": sha256(out / BEST),
                 "steps": best[0].provenance["steps"],
                 "scores": {task: score.record() for task, score in found.items()},
             },
@@ -275,16 +288,15 @@ def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
     """
     if not resume or not (out / PORTABLE).exists() or (out / FOLDER / checkpoint.STATE).exists():
         return False
-    if not (out / "best.safetensors").exists():
-        raise PotstillError(f"--resume: {out} lacks best.safetensors, the best policy so far; bring it along")
+    if not (out / BEST).exists():
+        raise PotstillError(f"--resume: {out} lacks {BEST}, the best policy so far; bring it along")
     if plan.following.students:
         raise PotstillError(f"--resume: the students' memory is in {out / FOLDER}, which is missing; start again")
     return True
 
 
-def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> Iterator[Progress]:
-    """Score the policy as it is; save it, and as the best if it is."""
-    network = copy.deepcopy(state.network).requires_grad_(False)
+def _policies(plan: Plan, state: State) -> list[Policy]:
+    """The policies as they are, one a game."""
     provenance = {
         "method": "DQN (Mnih et al. 2015)",
         "steps": state.steps,
@@ -293,15 +305,28 @@ def _check(plan: Plan, state: State, curve: list[dict[str, Any]], out: Path) -> 
         "potstill": __version__,
     }
     now = [replace(game.policy, provenance=provenance) for game in state.games]
-    policies.use(now, network)
+    policies.use(now, copy.deepcopy(state.network).requires_grad_(False))
+    return now
+
+
+def _point(plan: Plan, state: State, now: list[Policy]) -> Generator[Progress, None, dict[str, Any]]:
+    """A point of the curve: the policies' scores."""
     found: dict[str, Any] = {}
     for task, policy in zip(plan.tasks, now, strict=True):
-        [score] = yield from _score([policy], task, plan, plan.eval_episodes, plan.options.seed)
+        [score] = yield from _score([policy], task, plan, plan.eval_episodes, CHOOSING)
         found[task.id] = score.record()
-    curve.append({"steps": state.steps, "updates": state.updates, "scores": found})
-    if best_of(curve) == len(curve) - 1:
-        policies.save(now, out / "best.safetensors")
+    return {"steps": state.steps, "updates": state.updates, "scores": found}
+
+
+def _save_policies(now: list[Policy], curve: list[dict[str, Any]], out: Path) -> None:
+    """Save the policies of a curve's last point, also as the best if they are."""
+    if _ends_in_its_best(curve):
+        policies.save(now, out / BEST)
     policies.save(now, out / "last.safetensors")
+
+
+def _ends_in_its_best(curve: list[dict[str, Any]]) -> bool:
+    return best_of(curve) == len(curve) - 1
 
 
 def best_of(curve: list[dict[str, Any]]) -> int:
@@ -327,7 +352,7 @@ def _followed(
         return {}
     task = plan.tasks[0]
     students = {name: load_all(out / _student_file(name))[0].to(plan.options.device) for name in curve[-1]["students"]}
-    of_students = yield from _score(list(students.values()), task, plan, plan.episodes, plan.options.seed + 1)
+    of_students = yield from _score(list(students.values()), task, plan, plan.episodes, REPORTED)
     records: list[dict[str, Any]] = []
     for (name, policy), score in zip(students.items(), of_students, strict=True):
         ratio = relative(score, best[task.id])
@@ -352,17 +377,17 @@ def _student_file(name: str) -> str:
 
 
 def _score(
-    policies: list[Policy], task: Task, plan: Plan, episodes: int, seed: int
+    policies: list[Policy], task: Task, plan: Plan, episodes: int, apart: int
 ) -> Generator[Progress, None, list[Score]]:
+    """Scores on the episodes of the seed that is so far from the run's."""
     act, epsilon = task.protocol.act, task.protocol.epsilon
     players = [Player(policy, act, epsilon, episodes) for policy in policies]
-    return (yield from scores(players, task, seed, plan.threads))
+    return (yield from scores(players, task, plan.options.seed + apart, plan.threads))
 
 
 def _fresh(plan: Plan) -> State:
     options = plan.options
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([options.seed, 4, 0]).generate_state(1)[0]))
+    with drawn_from(options.seed, 4, 0):
         fresh = [
             Policy.new(
                 plan.network, "q", task.observation_shape, task.observation_dtype, task.num_actions, task=task.id
