@@ -16,7 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from potstill.errors import PotstillError, in_a_line
-from potstill.files import TEMPORARY_SUFFIX, write_bytes
+from potstill.files import write_bytes
 
 
 def pack(name: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -68,12 +68,5 @@ def restoring(path: Path, mend: str) -> Iterator[None]:
         raise PotstillError(f"{error}; {mend}") from error
     except torch.OutOfMemoryError:  # the file is as it was
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise PotstillError(f"{path} is damaged ({in_a_line(error, 100)}); {mend}") from error
-
-
-def remove_strays(folder: Path, keep: set[str]) -> None:
-    """Delete what a killed process left behind, and shards whose rows the ring has overwritten."""
-    for path in folder.iterdir():
-        if path.name not in keep and (path.suffix in (".npz", TEMPORARY_SUFFIX)):
-            path.unlink()

@@ -225,7 +225,7 @@ def test_a_run_is_not_written_over(cartpole_file, begun, tmp_path):
 @pytest.mark.parametrize("damage", ["truncate", "remove", "state"])
 def test_a_damaged_checkpoint_is_one_line(cartpole_file, begun, damage):
     folder = begun / "checkpoint"
-    path = folder / ("state.safetensors" if damage == "state" else "memory-0001-0.npz")
+    path = next(folder.glob("state.safetensors" if damage == "state" else "memory-*.npz"))
     if damage == "remove":
         path.unlink()
     else:
@@ -256,7 +256,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, whole, tmp_path, m
     real = os.fsync
 
     def full(descriptor: int) -> None:
-        if (tmp_path / "cut" / "checkpoint" / "memory-0001-0.npz").exists():
+        if list((tmp_path / "cut" / "checkpoint").glob("memory-*.npz")):
             raise OSError(28, "No space left on device")
         real(descriptor)
 

@@ -58,7 +58,7 @@ def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
             lesson.teacher.to(plan.options.device)
     if resume and checkpoint.exists(out / "checkpoint"):
         mend = f"remove {out / 'checkpoint'}, and --resume begins anew"
-        checkpoint.load(out / "checkpoint", state, plan.options, mend)
+        checkpoint.load(out / "checkpoint", state, mend)
     else:
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # a killed run's, without its last file
 
@@ -83,7 +83,7 @@ def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress
                 write_events({f"{k}/{name}": v for k, of in scalars.items() for name, v in of.items()}, progress.done)
             if progress.stage == "hour":
                 sync(metrics)
-                checkpoint.save(out / "checkpoint", state, plan.options)
+                checkpoint.save(out / "checkpoint", state)
             yield progress
     for envs in state.envs:
         envs.close()

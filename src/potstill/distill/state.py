@@ -13,6 +13,7 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.distill.schedule import capacity
 from potstill.memory import Replay
+from potstill.memory.shards import Shards
 from potstill.networks import MultiHead, NetworkSpec, drawn_from, fold_batch_norm, with_batch_norm
 from potstill.policies import as_one, count_parameters, use
 from potstill.policy import Policy
@@ -58,6 +59,8 @@ class State:
     hours: int = 0
     """Hours begun and done, the last may be a fraction."""
     updates: int = 0
+    shards: Shards = field(default_factory=Shards)
+    """Of the memories, that a checkpoint holds already."""
     seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "label": 0.0, "learn": 0.0})
     began: float = field(default_factory=time.perf_counter)
     """When the run began, had it never been interrupted."""

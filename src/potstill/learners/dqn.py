@@ -22,6 +22,7 @@ from potstill.errors import PotstillError
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay, Sample
 from potstill.memory.priorities import Priorities
+from potstill.memory.shards import Shards
 from potstill.networks import MultiHead, Network, scale
 from potstill.policies import as_one, use
 from potstill.policy import Policy
@@ -75,6 +76,8 @@ class State:
     steps: int = 0
     """Played of each game; those that only refill the memory are not counted."""
     updates: int = 0
+    shards: Shards = field(default_factory=Shards)
+    """Of the memories, that a checkpoint holds already."""
     seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "learn": 0.0})
 
     def close(self) -> None:

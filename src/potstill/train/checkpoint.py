@@ -12,6 +12,7 @@ from torch import Tensor
 
 from potstill import saved_state
 from potstill.learners.dqn import State
+from potstill.memory import shards
 
 STATE = "state.safetensors"
 NAME = "dqn"
@@ -23,20 +24,14 @@ def save(folder: Path, state: State, run: dict[str, Any]) -> None:
     Raises:
         PotstillError: the disk is full or can't be written; the last checkpoint is as it was.
     """
-    memory = state.games[0].memory
-    oldest = max(0, memory.rows - memory.capacity)
-    shards = [(first, end) for first, end in _shards(folder) if end > oldest]
-    sealed = shards[-1][1] if shards else oldest  # rows gone before they were saved are not missed
-    if sealed < memory.rows:
-        shards.append((sealed, memory.rows))
-        for index, game in enumerate(state.games):
-            game.memory.seal(folder / _shard(*shards[-1], index), *shards[-1])
+    memories = [game.memory for game in state.games]
+    state.shards = shards.seal(folder, memories, state.shards)
     content = {
         **_progress(state, run),
         "play_rng": state.play_rng.bit_generator.state,
         "sample_rng": state.sample_rng.bit_generator.state,
         "envs": [game.envs.snapshot() for game in state.games],
-        "shards": shards,
+        "shards": state.shards,
         "largest_priority": [game.priorities and game.priorities.largest for game in state.games],
     }
     tensors = saved_state.pack(NAME, state.network, state.optimizer)
@@ -46,7 +41,7 @@ def save(folder: Path, state: State, run: dict[str, Any]) -> None:
         if game.priorities:
             tensors[f"priorities/{index}"] = torch.from_numpy(game.priorities.weights)
     saved_state.write(folder / STATE, content, tensors)
-    saved_state.remove_strays(folder, _named(shards, state))
+    shards.remove_strays(folder, memories, state.shards)
 
 
 def load(folder: Path, state: State, mend: str) -> dict[str, Any]:
@@ -55,25 +50,23 @@ def load(folder: Path, state: State, mend: str) -> dict[str, Any]:
     Raises:
         PotstillError: the checkpoint is damaged, with the mend.
     """
-    path = folder / STATE
+    path, memories = folder / STATE, [game.memory for game in state.games]
     with saved_state.restoring(path, mend):
         content, tensors = saved_state.read(path)
         run = _restore(state, content, tensors)
         state.target.load_state_dict({n[7:]: tensor for n, tensor in tensors.items() if n.startswith("target/")})
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]
-        shards = [(int(first), int(end)) for first, end in content["shards"]]
+        state.shards = [(int(first), int(end)) for first, end in content["shards"]]
+        shards.unseal(folder, memories, state.shards)
         for index, game in enumerate(state.games):
             game.held[:] = tensors[f"held/{index}"].numpy()
             if game.priorities:
                 game.priorities.weights[:] = tensors[f"priorities/{index}"].numpy()
                 game.priorities.largest = content["largest_priority"][index]
-            game.memory.rows = shards[0][0]
-            for shard in shards:
-                game.memory.unseal(folder / _shard(*shard, index))
     for game, snapshot in zip(state.games, content["envs"], strict=True):
         game.envs.restore(snapshot)
-    saved_state.remove_strays(folder, _named(shards, state))
+    shards.remove_strays(folder, memories, state.shards)
     return run
 
 
@@ -117,19 +110,3 @@ def _restore(state: State, content: dict[str, Any], tensors: dict[str, Tensor]) 
     for game, scores in zip(state.games, content["scores"], strict=True):
         game.scores.extend(scores)
     return content["run"]
-
-
-def _shards(folder: Path) -> list[tuple[int, int]]:
-    """The shards that the folder's state file names."""
-    if not (folder / STATE).exists():
-        return []
-    content, _ = saved_state.read(folder / STATE)
-    return [(int(first), int(end)) for first, end in content["shards"]]
-
-
-def _shard(first: int, end: int, index: int) -> str:
-    return f"memory-{first:08}-{end:08}-{index}.npz"
-
-
-def _named(shards: list[tuple[int, int]], state: State) -> set[str]:
-    return {STATE, *(_shard(*shard, index) for shard in shards for index in range(len(state.games)))}

@@ -78,7 +78,7 @@ class Followers:
 
     def save(self, folder: Path) -> None:
         """Save the point to go on from."""
-        checkpoint.save(folder / FOLDER, self.state, self.plan.options)
+        checkpoint.save(folder / FOLDER, self.state)
 
     def load(self, folder: Path, mend: str) -> None:
         """Come back to the point that was saved.
@@ -86,7 +86,7 @@ class Followers:
         Raises:
             PotstillError: it is damaged, with the mend.
         """
-        checkpoint.load(folder / FOLDER, self.state, self.plan.options, mend)
+        checkpoint.load(folder / FOLDER, self.state, mend)
 
 
 def begin(following: Following, learner: Policy, options: DQNOptions, checks: int, threads: int) -> Followers:
