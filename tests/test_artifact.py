@@ -63,6 +63,8 @@ def test_every_truncation_is_one_line(cartpole_file):
         (lambda h, d: d["observation"].update(shape="4"), "does not describe a policy"),
         (lambda h, d: d["observation"].update(dtype="object"), "does not describe a policy"),
         (lambda h, d: d.pop("provenance"), "does not describe a policy"),
+        (lambda h, d: d["provenance"].update(by="\ud800"), "holds no readable policy description"),
+        (lambda h, d: d["provenance"].update(steps=float("inf")), "holds no readable policy description"),
         (lambda h, d: h["head.bias"].update(shape=[2**60]), "damaged or not a .safetensors file"),
     ],
 )

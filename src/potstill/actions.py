@@ -10,6 +10,8 @@ from torch import Tensor
 
 from potstill.tasks.spec import Act
 
+LOG_STD = -20.0, 20.0
+"""Beyond these a standard deviation's log is no more than 0 or far outside any bounds."""
 SAME = 0.05
 """Share of a continuous action's range within which two count as the same."""
 
@@ -26,7 +28,7 @@ class Actions:
     @property
     def log_std(self) -> tuple[float, float]:
         """Where the logs of standard deviations end; Stable-Baselines3's SAC has an end, its PPO none that matters."""
-        return -20.0, 2.0 if self.squashed else 20.0
+        return LOG_STD[0], 2.0 if self.squashed else LOG_STD[1]
 
     def of(self, means: Float[Tensor, "batch actions"]) -> Float[Tensor, "batch actions"]:
         """Actions from means or samples."""

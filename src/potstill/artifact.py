@@ -22,6 +22,7 @@ KEY = "potstill"
 MAX_BYTES = 2**30
 """The largest weights file that is read: a guard, 150 times the size of a DQN."""
 MAX_HEADER = 2**20
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def write(path: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -56,8 +57,9 @@ def read_description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         PotstillError: it is not JSON, or of a schema this version doesn't know.
     """
     try:
-        metadata[KEY].encode()  # halves of a character aren't text
-        description = json.loads(metadata[KEY], parse_constant=_refuse)
+        description = json.loads(metadata[KEY])
+        # As it will be written again: halves of a character aren't text, nor infinity a number.
+        json.dumps(description, ensure_ascii=False, allow_nan=False).encode()
         schema = description["schema"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PotstillError(f"{path}: its header holds no readable policy description") from error
@@ -79,10 +81,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise PotstillError(f"{path} is damaged ({in_a_line(error)})") from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise PotstillError(f"{path}: tensor {name} is {tensor.dtype}, not floating point")
+        check_weights(path, name, tensor)
         tensors[name] = tensor.to(torch.float32)
     return tensors
+
+
+def check_weights(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that holds no numbers to compute with.
+
+    Raises:
+        PotstillError: it does; the message says what it holds.
+    """
+    if tensor.dtype not in FLOATS:
+        raise PotstillError(f"{path}: tensor {name[:60]} is {tensor.dtype}, not floating point")
+    if not tensor.isfinite().all():
+        raise PotstillError(f"{path}: tensor {name[:60]} holds infinities, or what is no number")
 
 
 def fill(network: nn.Module, path: Path, shapes: dict[str, tuple[int, ...]], kind: object) -> None:
@@ -99,10 +112,6 @@ def fill(network: nn.Module, path: Path, shapes: dict[str, tuple[int, ...]], kin
         )
     network.load_state_dict(read_tensors(path), assign=True)
     network.requires_grad_(False)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _check_size(path: Path) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor, nn
 
 from potstill import artifact
-from potstill.actions import Actions, choose, read_actions
+from potstill.actions import LOG_STD, Actions, choose, read_actions
 from potstill.errors import PotstillError, named
 from potstill.networks import (
     Foreign,
@@ -217,7 +217,10 @@ class Policy:
             raise PotstillError(f"{self.spec} failed on an observation: {reason}") from error
         if self.actions is not None:
             means, log_stds = outputs.chunk(2, -1)
-            outputs = torch.cat([means, log_stds.clamp(*self.actions.log_std)], -1)
+            lowest, highest = self.actions.log_std
+            if self.is_ours and isinstance(self.ours.head, GsdeHead):
+                highest = LOG_STD[1]  # Stable-Baselines3's SAC ends its other spreads alone
+            outputs = torch.cat([means, log_stds.clamp(lowest, highest)], -1)
         return outputs
 
     def act(

@@ -92,17 +92,17 @@ def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-def test_what_the_users_folder_is_called_is_not_pushed(client, run, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", "/home/alice")
+def test_what_the_users_folders_are_called_is_not_pushed(client, run, tmp_path):
     result = json.loads((run / "result.json").read_text())
-    result["command"][-1] = "/home/alice/a.zip"
+    result["command"] += ["/home/alice/a.zip", "file:///mnt/secret/b&c.zip", "--out=/data/x", "/"]
     (run / "result.json").write_text(json.dumps(result))
-    (run / "report.html").write_text("potstill distill --teacher /home/alice/a.zip, not /home/alices/b.zip")
+    (run / "report.html").write_text("<p>/home/alice/a.zip file:///mnt/secret/b&amp;c.zip --out=/data/x</p>")
     push(run, "small", "me/x", None, private=False, quiet=True)
     pushed = tmp_path / "hub" / "me" / "x"
-    assert "--teacher ~/a.zip" in (pushed / "README.md").read_text().replace("'", "")
-    assert json.loads((pushed / "result.json").read_text())["command"][-1] == "~/a.zip"
-    assert (pushed / "report.html").read_text() == "potstill distill --teacher ~/a.zip, not /home/alices/b.zip"
+    assert " a.zip 'file://b&c.zip' --out=x /" in (pushed / "README.md").read_text()
+    words = json.loads((pushed / "result.json").read_text())["command"][-4:]
+    assert words == ["a.zip", "file://b&c.zip", "--out=x", "/"]
+    assert (pushed / "report.html").read_text() == "<p>a.zip file://b&amp;c.zip --out=x</p>"
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client, of its own httpx

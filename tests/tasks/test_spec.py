@@ -65,6 +65,7 @@ def test_an_id_that_only_sounds_like_an_old_one_of_ataris_is_its_own():
         ("nothing:Here-v0", "--task nothing:Here-v0"),
         ("LunarLander-v3?gravity", "'gravity' is no argument"),
         ("LunarLander-v3?gravity=/etc/passwd", "is no argument"),
+        pytest.param("LunarLander-v3?gravity=" + "[" * 100_000, "is no argument", id="nested"),
         ("LunarLander-v3?nothing=1", "unexpected keyword argument"),
         ("LunarLander-v3?gravity=5", "gravity"),
     ],

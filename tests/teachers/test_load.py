@@ -1,3 +1,4 @@
+import io
 import pickle
 import zipfile
 
@@ -68,3 +69,45 @@ def test_a_zip_whose_end_is_missing_is_not_taken_for_one_within_it(tmp_path):
     half.write_bytes(content[: content.index(b"PK\x05\x06") + 22])
     with pytest.raises(PotstillError, match="its end is missing"):
         load(half)
+
+
+def of_twos(start: bytes, end: bytes) -> bytes:
+    """A pickle of a tuple of two of the same, and so on, sixty times: its hash takes for ever."""
+    return start + b")" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(60)) + end
+
+
+def pickled(content: bytes) -> bytes:
+    """What torch.save makes of a state dict, with another pickle in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", b"3")
+    return buffer.getvalue()
+
+
+OLD = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+DICT = b"\x80\x02}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickled(of_twos(DICT, b"Ns.")),
+        OLD + of_twos(DICT, b"Ns."),
+        pickled(b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x80\x00\x85R."),  # two milliards of bytes
+        pickled(DICT + b"X\x01\x00\x00\x00actorch\nHalfTensor\nM\x00\x40M\x00\x40\x86Rs."),  # of any numbers
+        pickled(DICT + b"X\x01\x00\x00\x00actorch._utils\n_rebuild_meta_tensor_no_storage\n)Rs."),
+        pickled(b"]" * 2**18),
+        pickled(b"]" * 2**23),
+    ],
+)
+def test_a_pickle_that_does_more_than_name_tensors_is_refused_unread(content, tmp_path):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(PotstillError, match="is no plain state dict"):
+        load(tmp_path / "a.pth")
+
+
+def test_a_zip_of_endless_files_is_not_listed(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4" + b"PK\1\2" * 20_000)
+    with pytest.raises(PotstillError, match="over 16384 files"):
+        load(tmp_path / "a.zip")

@@ -261,6 +261,8 @@ def zip_bomb() -> bytes:
          "normalised layers are not played"),
         (lambda p: {"data": changed_data(p, policy_class=None)}, "class is of None: only"),
         (lambda p: {"data": changed_data(p, policy_kwargs=[1])}, "policy_kwargs can't be read"),
+        (lambda p: {"data": b"[" + b"{}," * 2**20 + b"{}]"}, "its data is not JSON"),
+        (lambda p: {"policy_pth": weights({"a": torch.full((1,), torch.inf)})}, "a holds infinities"),
     ],
 )  # fmt: skip
 def test_a_hostile_or_unknown_zip_runs_nothing_and_is_one_line(dqn_zip, tmp_path, monkeypatch, change, message):
@@ -271,12 +273,24 @@ def test_a_hostile_or_unknown_zip_runs_nothing_and_is_one_line(dqn_zip, tmp_path
     assert not (tmp_path / "PWNED").exists()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_all_at_once_is_not_unpacked(method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("data", b"{}")
+        archive.writestr("policy.pth", b"")
+    with pytest.raises(PotstillError, match="its method of compression is not read"):
+        load(tmp_path / "a.zip")
+
+
 @pytest.mark.parametrize("side", [88, 64])
 def test_frames_of_another_size_than_ataris_are_refused(side, tmp_path, monkeypatch):
     monkeypatch.setattr(FramesEnv, "observation_space", gymnasium.spaces.Box(0, 255, (4, side, side), np.uint8))
     save("dqn-cnn", tmp_path / "model.zip")
-    with pytest.raises(PotstillError, match=f"sees frames of 4 × {side} × {side}; only"):
-        load(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        old = archive.read("data").replace(b'"_shape"', b'"shape"')  # gym's
+    for path in (tmp_path / "model.zip", repack(tmp_path / "model.zip", tmp_path / "old.zip", data=old)):
+        with pytest.raises(PotstillError, match=f"sees frames of 4 × {side} × {side}; only"):
+            load(path)
 
 
 def test_frames_that_are_not_scaled_or_seen_by_an_mlp_are_refused(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from potstill import PotstillError, load
+from potstill.teachers import rename
 
 GAMES = ["Breakout", "Enduro", "MsPacman", "Pong", "Qbert", "Seaquest", "SpaceInvaders"]
 
@@ -69,6 +70,9 @@ def test_the_third_party_atari_teachers_compute_their_logits(game, teachers_fold
         (lambda t: t.pop("dist.linear.weight"), "a state dict of no known layout"),
         (lambda t: t.update({"base.main.0.weight": torch.zeros(32, 4, 5, 5)}), "expected"),
         (lambda t: t.update({"base.main.4.bias": torch.zeros(7)}), "expected"),
+        (lambda t: t.update({"base.gru.weight_ih_l0": torch.zeros(9, 3)}), "with base.gru.weight_ih_l0, which is not"),
+        (lambda t: t["dist.linear.bias"].fill_(torch.nan), "dist.linear.bias holds infinities, or what is no number"),
+        (lambda t: t.update({"dist.linear.weight": torch.zeros(0, 512)}), "neither a Nature CNN nor an MLP"),
     ],
 )
 def test_a_state_dict_with_wrong_shapes_is_one_line(tmp_path, change, message):
@@ -78,6 +82,10 @@ def test_a_state_dict_with_wrong_shapes_is_one_line(tmp_path, change, message):
     with pytest.raises(PotstillError, match=message) as error:
         load(tmp_path / "a.safetensors")
     assert "\n" not in str(error.value)
+
+
+def test_a_layer_of_an_absurd_number_is_none():
+    assert rename.layers("a", ["a.10.weight", "a.9.weight", f"a.{'9' * 5000}.weight"]) == ["a.9", "a.10"]
 
 
 def test_an_mlp_of_that_layout_is_tanh(tmp_path):

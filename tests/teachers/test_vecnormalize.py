@@ -201,6 +201,13 @@ def test_nothing_in_the_pickle_is_run(tmp_path):
         b"\x80\x04X\x00\x01\x00\x00" + b"m" * 256 + b"\x94" + b"h\x00h\x00\x930" * 100 + b".",  # long names
         b"\x80\x04\x8c\x01m\x94h\x00\x93\x94C\xff" + bytes(255) + b"R.",  # a call with bytes for arguments
         b"\x80\x04" + b"N0" * 10_000 + b"N.",
+        # statistics that are two lists, each of twice the one before: to compare them takes for ever
+        b"\x80\x02cm\nC\n)\x81}X\x07\x00\x00\x00obs_rms("
+        + b"".join(
+            b"]q%c" % first + b"".join(b"]q%c(h%ch%ce" % (n + 1, n, n) for n in range(first, first + 60))
+            for first in (0, 100)
+        )
+        + b"lsb.",
     ],
 )
 def test_crafted_pickles_are_one_line_and_no_memory(content, tmp_path):

@@ -1,5 +1,6 @@
 """A student's model card: README.md in the Hugging Face Hub's format, its scores in the metadata."""
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -56,13 +57,23 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
             md=_markdown,
             code=_code,
         )
-        return without_home(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))) + "\n"
+        return without_folders(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")), result) + "\n"
 
 
-def without_home(text: str) -> str:
-    """Commands name files as they were typed; what the user's folder is called isn't for the Hub."""
-    home = str(Path.home()).rstrip("/")  # "/" in some containers
-    return re.sub(rf"(?<![\w./~-]){re.escape(home)}(?=/)", "~", text) if home else text
+def without_folders(text: str, result: dict[str, Any]) -> str:
+    """A command names files as they were typed; what the user's folders are called isn't for the Hub.
+
+    Args:
+        text: of a card, a page or a result.
+        result: whose command it shows.
+    """
+    typed = (word.partition("=")[2] if word.startswith("--") else word for word in map(str, result["command"]))
+    whole = {path for word in typed if (path := word.removeprefix("file://")).startswith("/")}
+    for path in sorted(whole, key=len, reverse=True):
+        for written, name in ((path, Path(path).name), (html.escape(path), html.escape(Path(path).name))):
+            if name:
+                text = re.sub(rf"(?<![\w.~-]){re.escape(written)}(?![\w/-])", lambda _, name=name: name, text)
+    return text
 
 
 def find_student(result: dict[str, Any], name: str, run: Path) -> dict[str, Any]:

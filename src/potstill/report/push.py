@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potstill.errors import PotstillError, in_a_line
-from potstill.report.card import find_student, make_card, without_home
+from potstill.report.card import find_student, make_card, without_folders
 from potstill.report.read import as_runs_write_it, inside, read_result
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
         PotstillError: huggingface_hub, the run, its student or its file is missing; nobody is logged in; the Hub
             doesn't answer, or refuses.
     """
-    card = make_card(run, student, to, license)
+    card, result = make_card(run, student, to, license), read_result(run)
     files = _files(run, student)
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.utils import disable_progress_bars
@@ -46,7 +46,7 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
     content: dict[str, bytes | str] = {"README.md": card.encode()}
     for name, path in files.items():
         text = path.suffix in (".json", ".html")
-        content[name] = without_home(path.read_text()).encode() if text else str(path)
+        content[name] = without_folders(path.read_text(), result).encode() if text else str(path)
     with _one_line(to, api):
         address = api.create_repo(to, private=private or None, exist_ok=True)
         stays_public = private and not api.model_info(to).private

@@ -281,7 +281,7 @@ def _arguments(task_id: str) -> tuple[str, dict[str, Any]]:
         argument, _, text = pair.partition("=")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not argument.isidentifier() or not isinstance(value, int | float):
             raise PotstillError(f"--task {task_id}: {pair!r} is no argument, as in ?gravity=-5&enable_wind=true")

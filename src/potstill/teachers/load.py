@@ -1,5 +1,6 @@
 """From a file to a policy, by what the file is."""
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from potstill.policies import of_task
 from potstill.policy import Policy
 from potstill.teachers import onnx, sb3, state_dict, trusted
 from potstill.teachers.names import find
-from potstill.teachers.tensors import MAX_WEIGHTS, read_state_dict
+from potstill.teachers.tensors import MAX_WEIGHTS, check_members, read_state_dict
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
@@ -79,8 +80,10 @@ def _load_torch(path: Path) -> Policy:
 
 
 def _load_zip(path: Path, task: str | None, trust: bool) -> Policy:
+    content = read_bytes(path, MAX_WEIGHTS)
     try:
-        with zipfile.ZipFile(path) as archive:
+        check_members(content)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
             # Where the end is missing, zipfile takes the end of a zip within it.
             if min((info.header_offset for info in archive.filelist), default=0) > 0:

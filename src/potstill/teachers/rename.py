@@ -18,7 +18,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def layers(prefix: str, names: Iterable[str]) -> list[str]:
     """The layers `prefix.0`, `prefix.2`, … among tensor names, in the order they are run."""
-    found = {m[1] for name in names if (m := re.fullmatch(rf"({re.escape(prefix)}\.[0-9]+)\.weight", name))}
+    found = {m[1] for name in names if (m := re.fullmatch(rf"({re.escape(prefix)}\.[0-9]{{1,4}})\.weight", name))}
     return sorted(found, key=lambda layer: int(layer.rpartition(".")[2]))
 
 
@@ -52,7 +52,8 @@ def to_policy(
     weights = [shapes.get(f"{layer}.weight", ()) for layer in chain]
     convs = [shape for shape in weights if len(shape) == 4]
     linear = [shape for shape in weights if len(shape) == 2]
-    if len(convs) + len(linear) != len(chain) or not linear or len(convs) not in (0, 3):
+    sizes = [side for shape in weights for side in shape]
+    if len(convs) + len(linear) != len(chain) or not linear or len(convs) not in (0, 3) or 0 in sizes:
         raise PotstillError(f"{path}: its layers are neither a Nature CNN nor an MLP (weights {weights})")
     spec = NetworkSpec(
         "cnn" if convs else "mlp",

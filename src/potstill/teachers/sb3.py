@@ -25,8 +25,9 @@ from potstill.teachers import rename, vecnormalize
 from potstill.teachers.task_name import task_in_name
 from potstill.teachers.tensors import MAX_WEIGHTS, read_member, read_state_dict
 
-MAX_DATA = 2**26
-"""Bytes of `data`: replay statistics and schedules can be pickled into it, weights aren't."""
+MAX_DATA, MAX_VALUES = 2**26, 2**18
+"""Bytes of `data`: replay statistics and schedules can be pickled into it, weights aren't; and of its JSON, a thousand
+times what is known: each takes far more memory than it has letters."""
 HARMLESS = {
     "optimizer_class",
     "optimizer_kwargs",
@@ -74,7 +75,7 @@ def load(path: Path) -> Policy:
     _space(path, data, "observation_space", ("Box", "Dict"))  # a Dict's vectors are seen as one, by order of their keys
     module = _module(path, data)
     kwargs = data.get("policy_kwargs") or {}
-    tensors = tensors_of(path)
+    tensors = read_state_dict(path, "policy.pth", read_member(path, "policy.pth", MAX_WEIGHTS))
     if any("sde_features_extractor." in name for name in tensors):
         raise PotstillError(
             f"{path}: its spread is computed by layers of its own (sde_net_arch), which isn't known here"
@@ -171,7 +172,7 @@ def _layout(path: Path, module: str, data: dict[str, Any], tensors: dict[str, Te
         squashed = not linear if given is None else bool(given)
         return _Layout("ARS", "logits", "relu", "features_extractor", ("action_net",), layers[-1], squashed=squashed)
     extractor, body = "actor.features_extractor", "actor.latent_pi"
-    if rename.layers(body, tensors):
+    if rename.layers(body, tensors) or any(name.startswith("actor.log_std") for name in tensors):
         head = "actor.mu" if "actor.mu.weight" in tensors else "actor.mu.0"
         algorithm = "TQC" if "tqc" in module else "SAC"
         return _Layout(algorithm, "logits", "relu", extractor, (body,), head, "actor.log_std", squashed=True)
@@ -185,13 +186,12 @@ def _layout(path: Path, module: str, data: dict[str, Any], tensors: dict[str, Te
 
 def _bounds(path: Path, space: Any, squashed: bool) -> Actions:
     """The bounds of continuous actions, by the readable fields of the pickled space."""
-    shape = _attribute(space, "_shape") or _attribute(space, "shape")  # Gymnasium's, gym's
     bounds: dict[str, tuple[float, ...]] = {}
     try:
         for name in ("low", "high"):
             numbers = re.findall(r"-?[0-9.]+(?:e[-+]?[0-9]+)?", str(_attribute(space, name))[:10_000])
             bounds[name] = tuple(map(float, numbers))
-        size = int(re.fullmatch(r"[\[(]([0-9]{1,4}),?[\])]", str(shape))[1])  # pyright: ignore
+        size = int(re.fullmatch(r"[\[(]([0-9]{1,4}),?[\])]", _shape(space))[1])  # pyright: ignore
         return read_actions({**bounds, "squashed": squashed}, size)
     except (ValueError, TypeError) as error:
         raise PotstillError(f"{path}: its actions are no vector within readable, finite bounds") from error
@@ -227,7 +227,7 @@ def _give_gsde_head(path: Path, policy: Policy, log_std: Tensor, layout: _Layout
 
 def _check_frames(path: Path, space: dict[str, Any], by_cnn: bool) -> None:
     """Refuse frames of another size than Atari's, which fit some CNNs too, and those that an MLP sees as numbers."""
-    sides = [int(side) for side in re.findall("[0-9]{1,9}", str(_attribute(space, "_shape")))]
+    sides = [int(side) for side in re.findall("[0-9]{1,9}", _shape(space))]
     if by_cnn and sides and sides[1:] != [84, 84]:
         raise PotstillError(
             f"{path}: it sees frames of {' × '.join(map(str, sides))}; only four of 84 × 84 are shown here"
@@ -277,14 +277,12 @@ def _normalised(path: Path, policy: Policy) -> Policy:
     return policy
 
 
-def tensors_of(path: Path) -> dict[str, Tensor]:
-    """The policy's tensors."""
-    return read_state_dict(path, "policy.pth", read_member(path, "policy.pth", MAX_WEIGHTS))
-
-
 def _read_data(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(read_member(path, "data", MAX_DATA))
+        content = read_member(path, "data", MAX_DATA)
+        if sum(map(content.count, (b"[", b"{", b","))) > MAX_VALUES:
+            raise ValueError("too many values")
+        data = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise PotstillError(f"{path}: its data is not JSON ({type(error).__name__})") from error
     if not isinstance(data, dict):
@@ -294,6 +292,11 @@ def _read_data(path: Path) -> dict[str, Any]:
 
 def _attribute(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
+
+
+def _shape(space: Any) -> str:
+    """Of a Box, as it is shown."""
+    return str(_attribute(space, "_shape") or _attribute(space, "shape"))  # Gymnasium's, gym's
 
 
 def _int(value: Any) -> int | None:

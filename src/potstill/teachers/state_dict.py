@@ -1,6 +1,5 @@
 """Bare state dicts, told apart by their tensors' names."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from potstill.errors import PotstillError
 from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
 from potstill.teachers import rename
-from potstill.teachers.task_name import task_in_name, todays_id
+from potstill.teachers.task_name import NAME, task_in_name, todays_id
 
 SEQUENCES = ("network", "net", "q_network", "model")
 """What people call the one chain of layers of a DQN (CleanRL: network)."""
@@ -40,7 +39,8 @@ def load(path: Path, metadata: dict[str, str], shapes: rename.Shapes, tensors: d
     layout = _layout(path, shapes)
     kept = {k: v for k, v in metadata.items() if len(k) + len(v) < 1000}
     provenance: dict[str, object] = {"format": layout.name, **({"metadata": kept} if kept else {})}
-    task = _atari_task(metadata.get("env", "")) or task_in_name(path, provenance)
+    said = NAME.match(metadata.get("env", ""))  # `PongNoFrameskip-v4 (…)`
+    task = todays_id(said[1]) if said else task_in_name(path, provenance)
     policy, names = rename.to_policy(
         path, shapes, layout.chain, layout.outputs_are, layout.activation, task, provenance
     )
@@ -52,6 +52,10 @@ def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
         return all(name.startswith(prefixes) for name in shapes)
 
     if "dist.linear.weight" in shapes and "base.critic_linear.weight" in shapes:
+        known = ("base.main.", "base.actor.", "base.critic.", "base.critic_linear.", "dist.linear.")
+        if not only(*known):  # a recurrent one's memory
+            other = next(name for name in sorted(shapes) if not name.startswith(known))
+            raise PotstillError(f"{path}: pytorch-a2c-ppo-acktr's with {other[:60]}, which is not known here")
         body = rename.layers("base.main", shapes) or rename.layers("base.actor", shapes)
         return _Layout("pytorch-a2c-ppo-acktr", "logits", "tanh", [*body, "dist.linear"])
     for prefix in ("", "q_net."):  # of its q_net, of its whole policy
@@ -74,9 +78,3 @@ def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
         f"{path}: a state dict of no known layout (tensors {known[:200]}, …); known: pytorch-a2c-ppo-acktr, CleanRL's"
         " DQN and discrete PPO, Stable-Baselines3's DQN, a DQN's chain of layers called network or net"
     )
-
-
-def _atari_task(env: str) -> str | None:
-    """`PongNoFrameskip-v4 (…)` → `ALE/Pong-v5`."""
-    match = re.match(r"([A-Za-z0-9]+)NoFrameskip-v[04]\b", env)
-    return todays_id(match[0]) if match else None

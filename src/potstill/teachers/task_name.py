@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from potstill.errors import PotstillError
-
 NAME = re.compile(r"(?<![A-Za-z0-9])([A-Z][A-Za-z0-9]*-v[0-9]+)(?![A-Za-z0-9])")
 ATARI = re.compile(r"(.+)NoFrameskip-v[04]")
 FOLDERS = 3
@@ -32,18 +30,6 @@ def task_in_name(path: Path, provenance: dict[str, object]) -> str | None:
             provenance["task"] = f"{found[1]}, by its name" + (f"; played as {task}" if task != found[1] else "")
             return task
     return None
-
-
-def task_of(path: Path, task_id: str | None, provenance: dict[str, object]) -> str:
-    """The task that the user named, else the one in the file's name: for files that can't be read without.
-
-    Raises:
-        PotstillError: neither says it.
-    """
-    task_id = task_id or task_in_name(path, provenance)
-    if task_id is None:
-        raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
-    return task_id
 
 
 def todays_id(task_id: str) -> str:

@@ -3,6 +3,7 @@
 import io
 import pickle
 import pickletools
+import re
 import warnings
 import zipfile
 import zlib
@@ -12,10 +13,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from potstill import artifact
 from potstill.errors import PotstillError
 
 MAX_WEIGHTS = 2**29
 """Bytes of a file of weights: 40 times a DQN with its target network."""
+MAX_MEMBERS = 2**14
+"""Files in a zip: each costs memory when its list is read."""
+MAX_PICKLE, MAX_OPCODES = 2**22, 2**17
+"""Bytes and steps of a state dict's pickle, which only names tensors: a hundred times those of a DQN."""
+GLOBALS = re.compile(
+    r"collections OrderedDict|torch \w+Storage|torch\.nn\.parameter Parameter"
+    r"|torch\._utils (_rebuild_tensor_v2|_rebuild_parameter)"
+)
+"""What it may call. PyTorch allows more, some of which takes any amount of memory, or none for weights."""
 
 
 def read_member(path: Path, name: str, limit: int) -> bytes:
@@ -25,14 +36,33 @@ def read_member(path: Path, name: str, limit: int) -> bytes:
         PotstillError: it is larger, or the zip is damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as member:
-            content = member.read(limit + 1)
+        with zipfile.ZipFile(path) as archive:
+            content = _unpacked(archive, archive.getinfo(name), limit)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, KeyError, ValueError, RuntimeError,
             NotImplementedError, zlib.error) as error:  # fmt: skip
         raise PotstillError(f"{path} is a damaged zip ({name}: {error})") from error
-    if len(content) > limit:
+    if content is None:
         raise PotstillError(f"{path}: {name} unpacks to over {limit} bytes and is not read")
     return content
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | None:
+    """A file of a zip; None: it has more than `limit` bytes."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack all of it at once
+        raise ValueError("its method of compression is not read")
+    with archive.open(member) as file:
+        content = file.read(limit + 1)
+    return content if len(content) <= limit else None
+
+
+def check_members(content: bytes) -> None:
+    """Refuse a zip with more files than are read.
+
+    Raises:
+        BadZipFile: it has.
+    """
+    if content.count(b"PK\1\2") > MAX_MEMBERS:  # what each of them begins with in the list
+        raise zipfile.BadZipFile(f"over {MAX_MEMBERS} files")
 
 
 def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
@@ -48,10 +78,17 @@ def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
     """
     try:
         if content.startswith(b"PK"):
+            check_members(content)
             with zipfile.ZipFile(io.BytesIO(content)) as inner:
                 unpacked = sum(info.file_size for info in inner.infolist())
-            if unpacked > MAX_WEIGHTS:
-                raise PotstillError(f"{path}: {name} unpacks to {unpacked} bytes; over {MAX_WEIGHTS} are not read")
+                if unpacked > MAX_WEIGHTS:
+                    raise PotstillError(f"{path}: {name} unpacks to {unpacked} bytes; over {MAX_WEIGHTS} are not read")
+                for member in inner.infolist():
+                    if member.filename.endswith("data.pkl"):
+                        pickled = _unpacked(inner, member, MAX_PICKLE)
+                        if pickled is None:
+                            raise ValueError("a pickle of millions of bytes")
+                        _check_pickle(io.BytesIO(pickled))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles: what matters comes as an error
             if not content.startswith(b"PK"):
@@ -70,13 +107,12 @@ def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
     for key, tensor in cast(dict[Any, Any], tensors).items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise PotstillError(f"{path}: {name} is no state dict (entry {str(key)[:60]})")
-        if not tensor.is_floating_point():
-            raise PotstillError(f"{path}: tensor {key[:60]} is {tensor.dtype}, not floating point")
         # A view can claim any shape over a few bytes.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise PotstillError(
                 f"{path}: tensor {key[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it"
             )
+        artifact.check_weights(path, key, tensor)
     return cast(dict[str, Tensor], tensors)
 
 
@@ -87,6 +123,28 @@ def _check_old_format(content: bytes) -> None:
     """
     stream = io.BytesIO(content)
     for part in range(4):
-        for _, argument, _ in pickletools.genops(stream):
-            if part == 3 and type(argument) is int and argument > len(content):
-                raise ValueError("a tensor larger than the file")
+        largest = _check_pickle(stream)
+        if part == 3 and largest > len(content):
+            raise ValueError("a tensor larger than the file")
+
+
+def _check_pickle(stream: io.BytesIO) -> int:
+    """Refuse a pickle that does more than name tensors; returns the largest number in it.
+
+    Tuples are what `torch.save` never names again, and what can hold each other so that a hash takes for ever.
+    """
+    tuples: set[Any] = set()
+    largest, last = 0, ""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if count > MAX_OPCODES:
+            raise ValueError(f"over {MAX_OPCODES} steps")
+        if opcode.name == "GLOBAL" and not GLOBALS.fullmatch(str(argument)):
+            raise ValueError(f"it calls {argument}")
+        if "PUT" in opcode.name and last.startswith("TUPLE"):
+            tuples.add(argument)
+        if "GET" in opcode.name and argument in tuples:
+            raise ValueError("a tuple that is named again")
+        if type(argument) is int:
+            largest = max(largest, argument)
+        last = opcode.name
+    return largest

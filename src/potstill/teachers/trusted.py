@@ -11,7 +11,7 @@ from potstill.errors import PotstillError, named
 from potstill.policy import Meaning, Policy
 from potstill.tasks import Task, make_task
 from potstill.teachers.outputs import choose_output
-from potstill.teachers.task_name import task_of
+from potstill.teachers.task_name import task_in_name
 
 
 class Program(nn.Module):
@@ -53,7 +53,9 @@ def load(path: Path, kind: str, task_id: str | None, trust: bool) -> Policy:
             f"{path} is a program ({kind}), which runs code when loaded: add --trust if you trust whoever made it"
         )
     provenance: dict[str, object] = {"format": kind}
-    task = make_task(task_of(path, task_id, provenance))
+    if (named_task := task_id or task_in_name(path, provenance)) is None:
+        raise PotstillError(f"{path} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    task = make_task(named_task)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's advice to whoever made the file

@@ -138,6 +138,8 @@ def _taken_apart(content: bytes) -> dict[str, Any]:
 def _decode(path: Path, saved: dict[str, Any]) -> VecNormalize:
     statistics = saved["obs_rms"]
     of_keys = statistics.items if isinstance(statistics, _Record) else statistics  # of a Dict's observations
+    if not isinstance(of_keys, dict):
+        raise ValueError("statistics")
     if len(of_keys) > MAX_KEYS:
         raise ValueError(f"{len(of_keys)} keys")
     # A Dict's vectors are seen as one in the order of its space; the statistics may have another.
