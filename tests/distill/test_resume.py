@@ -17,6 +17,7 @@ from potstill import PotstillError, saved_state
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
+from potstill.distill.schedule import rows_until
 from potstill.progress import Progress
 
 COMMAND = ["potstill", "distill"]
@@ -123,9 +124,8 @@ def test_playing_ahead_learns_the_same_bits_also_across_a_resume(
     choice = options(cartpole_file)
     run_until(tmp_path / "cut", choice, stage, done)
     if done == 60:
-        assert (tmp_path / "cut" / "checkpoint" / "memory-0002-0.npz").exists(), (
-            "the second hour was played in the first"
-        )
+        [rows] = [int(path.stem.split("-")[2]) for path in (tmp_path / "cut" / "checkpoint").glob("memory-*.npz")]
+        assert rows == rows_until(2, choice), "the second hour was played in the first"
     run_all(tmp_path / "cut", choice, resume=True)
     assert_same_bits(whole, tmp_path / "cut")
     assert (whole / "metrics.jsonl").read_text() == (tmp_path / "cut" / "metrics.jsonl").read_text()
@@ -162,6 +162,7 @@ from pathlib import Path
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
+from potstill.distill.schedule import rows_until
 from potstill.progress import Progress
 options = DistillOptions(("mlp:8", "mlp:4:tanh"), (Path({str(cartpole_file)!r}),), hours=3.0, updates=30, envs=20,
     episodes=4, threads=2, memory_hours=2.0)
