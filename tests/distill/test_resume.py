@@ -162,7 +162,6 @@ from pathlib import Path
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
-from potstill.distill.schedule import rows_until
 from potstill.progress import Progress
 options = DistillOptions(("mlp:8", "mlp:4:tanh"), (Path({str(cartpole_file)!r}),), hours=3.0, updates=30, envs=20,
     episodes=4, threads=2, memory_hours=2.0)
