@@ -121,14 +121,16 @@ class Demo:
     """Where networks are computed."""
 
     def run(self, command: list[str]) -> None:
+        from potstill.distill.plan import plan
         from potstill.run_directory import check_empty
 
         config = self.out / "config.json"
         if not _is_demo(config):
             check_empty(self.out, "it holds something else than a demo; choose another folder")
-        if (self.out / "report.html").exists():  # what is written last
-            shutil.rmtree(self.out)
         options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
+        if (self.out / "report.html").exists():  # what is written last
+            plan(options)  # what can't be done must not cost a finished demo
+            shutil.rmtree(self.out)
         Distill(self.out, options, resume=config.exists()).run(command)
 
 
