@@ -73,6 +73,7 @@ def test_every_run_of_a_table_is_planned_from_the_teachers_there_are(teachers):
     assert names("losses", quick) == [f"{game}-0" for game in ("Breakout", "Pong")]
     assert prepare("losses", quick).options.hours == 0.25
     games = ReproduceOptions(teachers=("zoo", str(teachers)), seeds=(3,), games=("SpaceInvaders", "Breakout"))
+    assert prepare("losses", games).missing == [], "nobody asked for others"
     assert names("multitask-3", games) == ["distilled-3", "multi-dqn-3"]
     assert names("multitask-10", games) == ["distilled-3"]
     assert names("online", ReproduceOptions(games=("Pong",))) == ["Pong-online"]

@@ -40,7 +40,7 @@ def find_teachers(where: tuple[str, ...]) -> dict[str, Path]:
 
 
 def choose(games: tuple[str, ...], known: dict[str, Path], of_paper: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The games that are played, and those of the paper that are not, for lack of a teacher.
+    """The games that are played, and, where the user named none, those of the paper that lack a teacher.
 
     Args:
         games: the user's wish; empty: the paper's.
@@ -58,7 +58,7 @@ def choose(games: tuple[str, ...], known: dict[str, Path], of_paper: tuple[str, 
     chosen = list(dict.fromkeys(games)) or [game for game in of_paper if game in known]
     if not chosen:
         raise PotstillError(f"no teacher of {', '.join(of_paper)} in --teachers: name a folder that has some")
-    return chosen, [game for game in of_paper if game not in known]
+    return chosen, [] if games else [game for game in of_paper if game not in known]
 
 
 def _game(policy: Policy) -> str | None:
