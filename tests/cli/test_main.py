@@ -74,6 +74,8 @@ WRONG = [
     (["report", "nowhere"], "has no result.json"),
     (["report"], "RUNS"),
     (["report", "full", "--out", "full"], "--out full is a folder: name a file, as in full/report.html"),
+    (["report", "full", "--out", "full/a.json"], "--out full/a.json: name a file that ends in .html"),
+    (["starts", "cartpole.safetensors", "--out", "cartpole.safetensors"], "name a file that ends in .json"),
     (["push", "full", "--student", "net3", "--to", "me/net3"], "full has no result.json"),
     # recorded play
     (["record", "--teacher", "cartpole.safetensors", "--out", "full"], "--out full is not empty"),
@@ -168,6 +170,25 @@ def test_a_mistake_is_one_line_and_status_2(workplace, arguments, message, capsy
     assert printed.err.count("\n") == 1
     assert message in printed.err
     assert (workplace / "full" / "precious.txt").read_text() == "keep me"
+
+
+def test_an_export_does_not_write_over_its_policy(tmp_path, capsys):
+    path = tmp_path / "a.zip"
+    path.write_text("precious")
+    with pytest.raises(SystemExit):
+        main(["export", str(path), "--to", "sb3", "--out", str(path)])
+    assert "is the file that is read: name another" in capsys.readouterr().err
+    assert path.read_text() == "precious"
+
+
+def test_options_that_cannot_work_do_not_cost_a_finished_demo(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "config.json").write_text('{"command": ["potstill", "demo"]}')
+    (tmp_path / "report.html").write_text("precious")
+    with pytest.raises(SystemExit):
+        main(["demo", "--device", "cuda", "--out", str(tmp_path)])
+    assert "sees no GPU" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "precious"
 
 
 def test_the_same_from_a_real_shell(potstill):

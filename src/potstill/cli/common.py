@@ -33,6 +33,18 @@ def resumable(command: list[str]) -> Generator[None]:
         sys.exit(130)
 
 
+def check_out(out: Path, suffix: str, *inputs: Path) -> None:
+    """Refuse a file to be written that isn't called as such a file is, or is one of those that are read.
+
+    Raises:
+        PotstillError: with the mend.
+    """
+    if out.suffix != suffix and not out.is_dir():
+        raise PotstillError(f"--out {out}: name a file that ends in {suffix}")
+    if out.exists() and any(given.exists() and out.samefile(given) for given in inputs):
+        raise PotstillError(f"--out {out} is the file that is read: name another")
+
+
 def say_other_task(policy: "Policy", task: "Task", name: object) -> None:
     """On stderr, if a policy is to play another task than its file says: it is allowed, and often a mistake."""
     if policy.task is not None and policy.task.partition("?")[0] != task.id.partition("?")[0]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, load_players, printable
+from potstill.cli.common import Flat, check_out, load_players, printable
 from potstill.errors import PotstillError, must_be
 from potstill.export.options import ExportOptions
 
@@ -146,6 +146,8 @@ class Report:
 
         if not self.runs:
             raise PotstillError("report: name at least one of RUNS, a run directory")
+        if self.out is not None:
+            check_out(self.out, ".html")
         finished = [run for run in self.runs if (run / "result.json").exists()]
         if len(self.runs) > 1 and finished:
             for run in self.runs:
@@ -180,9 +182,7 @@ class Export:
         from potstill.cli.show import print_json, show_export, show_progress
         from potstill.export.run import export
 
-        suffix = {"onnx": ".onnx", "sb3": ".zip"}[self.options.to]
-        if self.out.suffix != suffix:
-            raise PotstillError(f"--out {self.out}: name a file that ends in {suffix}")
+        check_out(self.out, {"onnx": ".onnx", "sb3": ".zip"}[self.options.to], self.policy)
         players = load_players([self.policy], self.task, "greedy", None, None, trust=False)
         policies = [replace(policy, task=task.id) for _, policy, task in players]
         record = show_progress(export(policies, self.out, self.options))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, load_players, resumable
+from potstill.cli.common import Flat, check_out, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError, must_be
@@ -197,6 +197,7 @@ class Starts:
         if not 1 <= self.number <= starts.MAX_STARTS:
             raise PotstillError(f"--number {self.number}: must be from 1 to {starts.MAX_STARTS}")
         must_be("at least 0", self, "seed", "threads")
+        check_out(self.out, ".json", self.expert)
         path = find(self.expert)
         played = load_players([path], self.task, self.act, self.epsilon, self.sees, self.trust)
         if len(played) > 1:
