@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill.distill.learning import REPORT_EVERY, learn, threads_inside, update
+from potstill.distill.learning import REPORT_EVERY, learn, threads_inside, update, update_as_graph
 from potstill.distill.loop import distill, label
 from potstill.distill.plan import Plan
 from potstill.distill.schedule import rows_until, updates_until
@@ -156,9 +156,10 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
 
         def learn_limit() -> int:
             torch.set_num_threads(threads_inside(state.students, plan.threads))
+            step = update_as_graph if options.device == "cuda" else update
             for student in state.students:
                 for _ in range(REPORT_EVERY):
-                    update(plan, student, {0: (batch, labels)})
+                    step(plan, student, {0: (batch, labels)})
             if options.device == "cuda":
                 torch.cuda.synchronize()
             return REPORT_EVERY * options.batch

@@ -4,8 +4,9 @@ import importlib.metadata
 import os
 import platform
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ def cores(wanted: int = 0) -> int:
 def workers(count: int, threads: int) -> ThreadPoolExecutor:
     """So many workers, whose arithmetic shares so many threads."""
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),))
+
+
+@contextmanager
+def own_stream(device: str) -> Iterator[None]:
+    """Within it a thread's work on a GPU waits for what was asked for before, and for nobody else's; at the end it is
+    done."""
+    if device == "cpu":
+        yield
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def prepare_device(device: str) -> None:

@@ -186,11 +186,11 @@ def test_stages_run_at_once_and_one_that_fails_ends_them_all():
         yield LoopProgress("learn", 0, 1, 1)
         raise PotstillError("no more")
 
-    reports = list(_side_by_side(stage("play", 3), stage("learn", 5)))
+    reports = list(_side_by_side("cpu", stage("play", 3), stage("learn", 5)))
     assert [report.done for report in reports if report.stage == "play"] == list(range(3))
     assert [report.done for report in reports if report.stage == "learn"] == list(range(5))
     with pytest.raises(PotstillError, match="no more"):
-        list(_side_by_side(stage("play", 10**9), failing()))
+        list(_side_by_side("cpu", stage("play", 10**9), failing()))
 
 
 def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):

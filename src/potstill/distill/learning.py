@@ -18,7 +18,7 @@ from potstill.errors import PotstillError
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.machine import workers
 from potstill.memory import Replay, Sample
-from potstill.networks import scale, set_batch_norm_momentum
+from potstill.networks import BATCH_NORM_MOMENTUM, scale, set_batch_norm_momentum
 from potstill.policy import Policy
 
 REPORT_EVERY = 50
@@ -129,10 +129,23 @@ def _updates(
         batch = {index: memories[index].take(*where) for index, where in sample.items()}
         set_batch_norm_momentum(student.learner, number)
         for group in student.optimizer.param_groups:
-            group["lr"] = rate
-        sums += torch.stack(update(plan, student, batch))
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        as_graph = plan.options.device == "cuda" and number * BATCH_NORM_MOMENTUM > 1  # which graphs can't change
+        sums += torch.stack((update_as_graph if as_graph else update)(plan, student, batch))
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement
+
+
+def update_as_graph(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
+    """The same as `update`, launched at once."""
+
+    def step(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return update(plan, student, dict(zip(batch, zip(tensors[::2], tensors[1::2], strict=True), strict=True)))
+
+    return student.graphs.run(step, tuple(batch), *(tensor for pair in batch.values() for tensor in pair))
 
 
 def update(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

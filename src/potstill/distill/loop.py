@@ -23,7 +23,7 @@ from potstill.distill.recording import Recording
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State
 from potstill.evaluate import play_threads
-from potstill.machine import workers
+from potstill.machine import own_stream, workers
 from potstill.policy import Policy
 
 
@@ -56,14 +56,14 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
                 drivers[:] = copies.values()
             yield from play_until(hour)  # nothing, where it was played ahead
             playing = [play_until(hour + 1)] if plan.ahead and hour < num_hours(options) else []
-            yield from _side_by_side(learn(plan, state, hour, learners), *playing)
+            yield from _side_by_side(options.device, learn(plan, state, hour, learners), *playing)
             for student in state.students:
                 student.keep()
             state.hours = hour
             yield LoopProgress("hour", hour, num_hours(options), hour)
 
 
-def _side_by_side(*stages: Iterator[LoopProgress]) -> Iterator[LoopProgress]:
+def _side_by_side(device: str, *stages: Iterator[LoopProgress]) -> Iterator[LoopProgress]:
     """Run stages at once, each on a thread of its own; what they report, as it comes."""
     if len(stages) == 1:
         yield from stages[0]
@@ -72,10 +72,11 @@ def _side_by_side(*stages: Iterator[LoopProgress]) -> Iterator[LoopProgress]:
     stop = Event()
 
     def run(stage: Iterator[LoopProgress]) -> None:
-        for progress in stage:
-            reports.put(progress)
-            if stop.is_set():
-                return
+        with own_stream(device):
+            for progress in stage:
+                reports.put(progress)
+                if stop.is_set():
+                    return
 
     with ThreadPoolExecutor(len(stages)) as pool:
         for stage in stages:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from potstill.actions import read_actions
+from potstill.cuda_graphs import Graphs
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.distill.schedule import capacity
@@ -34,6 +35,8 @@ class Student:
     optimizer: torch.optim.Optimizer
     loss: str
     """One of LOSSES: what it learns by."""
+    graphs: Graphs = field(default_factory=Graphs)
+    """Of its updates, on a GPU."""
 
     def keep(self) -> None:
         """Make the policies what the learner has become."""
@@ -151,7 +154,10 @@ def _student(name: str, loss: str, policies: list[Policy], options: DistillOptio
     learner = (with_batch_norm(network) if options.batch_norm else copy.deepcopy(network)).to(options.device)
     for policy in policies:
         policy.to(options.device)
-    parameters = learner.parameters()
+    parameters, graphs = list(learner.parameters()), options.device == "cuda"
+    rate = torch.zeros((), device=options.device) if graphs else 0.0  # a graph reads it from where it lies
     if options.optimizer == "rmsprop":
-        return Student(name, policies, learner, torch.optim.RMSprop(parameters, lr=0.0), loss)
-    return Student(name, policies, learner, torch.optim.Adam(parameters, lr=0.0, betas=(0.9, 0.99), fused=True), loss)
+        optimizer = torch.optim.RMSprop(parameters, lr=rate, capturable=graphs)
+    else:
+        optimizer = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99), fused=True, capturable=graphs)
+    return Student(name, policies, learner, optimizer, loss)

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from potstill.actions import choose
+from potstill.cuda_graphs import Graphs
 from potstill.errors import PotstillError
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay, Sample
@@ -76,6 +78,8 @@ class State:
     steps: int = 0
     """Played of each game; those that only refill the memory are not counted."""
     updates: int = 0
+    graphs: Graphs = field(default_factory=Graphs)
+    """Of updates, on a GPU."""
     shards: Shards = field(default_factory=Shards)
     """Of the memories, that a checkpoint holds already."""
     seconds: dict[str, float] = field(default_factory=lambda: {"play": 0.0, "learn": 0.0})
@@ -98,8 +102,7 @@ class DQNProgress(Progress):
     """Each game's mean of the last episodes played, with exploration."""
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Transitions over n steps."""
 
     observations: Shaped[Tensor, "batch ..."]
@@ -134,7 +137,10 @@ def new_state(
         priorities = Priorities(rows, options.envs) if options.prioritised else None
         held = np.zeros((options.envs, 2), dtype=np.int64)
         games.append(Game(of, memory, policy, target.of(index), priorities, held))
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True)
+    cuda = options.device == "cuda"
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True, capturable=cuda
+    )
     return State(games, network, target, optimizer, play_rng, sample_rng)
 
 
@@ -231,10 +237,35 @@ def choose_or_hold(
 
 def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
     """One update; returns the loss."""
-    game = state.games[int(state.sample_rng.integers(len(state.games))) if len(state.games) > 1 else 0]
-    online = game.policy.ours
+    index = int(state.sample_rng.integers(len(state.games))) if len(state.games) > 1 else 0
+    game = state.games[index]
     sample, weights = _draw(game, state, options)
     batch = transitions(game.memory, sample, options.n_step, options.discount)
+
+    def step(weights: Tensor, *of_batch: Tensor) -> tuple[Tensor, Tensor]:
+        loss, errors = _loss(game, Batch(*of_batch), weights, options, bf16)
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        return loss.detach(), errors.detach()
+
+    if options.device == "cuda":
+        loss, errors = state.graphs.run(step, index, weights, *batch)
+        loss = loss.clone()
+    else:
+        loss, errors = step(weights, *batch)
+    state.updates += 1
+    every = max(1, round(options.target_every * options.replay_ratio * len(state.games) / options.batch))
+    if state.updates % every == 0:
+        state.target.load_state_dict(state.network.state_dict())
+    if game.priorities:
+        game.priorities.update(sample, errors.abs().cpu().numpy())
+    return loss
+
+
+def _loss(game: Game, batch: Batch, weights: Tensor, options: DQNOptions, bf16: bool) -> tuple[Tensor, Tensor]:
+    """The loss, and (batch,) temporal-difference errors."""
+    online = game.policy.ours
     with torch.no_grad():
         values = _outputs(game.target, batch.next_observations, bf16)
         chooser = values if options.single_q else _outputs(online, batch.next_observations, bf16)
@@ -242,17 +273,7 @@ def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
     chosen = _outputs(online, batch.observations, bf16).gather(1, batch.actions[:, None])[:, 0]
     goal = batch.returns + batch.discounts * best
     loss = (weights * batch.valid * smooth_l1_loss(chosen, goal, reduction="none")).mean()
-    state.optimizer.zero_grad()
-    loss.backward()
-    state.optimizer.step()
-    state.updates += 1
-    every = max(1, round(options.target_every * options.replay_ratio * len(state.games) / options.batch))
-    if state.updates % every == 0:
-        state.target.load_state_dict(state.network.state_dict())
-    if game.priorities:
-        errors = (batch.valid * (chosen - goal)).detach().abs().cpu().numpy()
-        game.priorities.update(sample, errors)
-    return loss.detach()
+    return loss, batch.valid * (chosen - goal)
 
 
 def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) -> Batch:

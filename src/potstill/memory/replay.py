@@ -124,7 +124,10 @@ class Replay:
         before = self._index(back) > self.depth.flatten().index_select(0, flat)[:, None]
         # index_select and index_fill_: by brackets it takes ten times as long, on the CPU.
         observations = frames.index_select(0, stacked.flatten())
-        observations.index_fill_(0, before.flatten().nonzero()[:, 0], 0)
+        if self.device == "cpu":
+            observations.index_fill_(0, before.flatten().nonzero()[:, 0], 0)
+        else:  # how many there are is nothing to wait for
+            observations.masked_fill_(before.view(-1, *(1 for _ in frames.shape[1:])), 0)
         observations = observations.view(*stacked.shape, *frames.shape[1:])
         return observations, labels.index_select(0, flat)
 
@@ -135,7 +138,8 @@ class Replay:
         return self.labels.flatten(0, 1).index_select(0, self._index((rows % self.capacity) * self.num_envs + envs))
 
     def _index(self, index: np.ndarray) -> Tensor:
-        return torch.as_tensor(index, device=self.device)
+        on_cpu = torch.as_tensor(index)  # from pinned memory it crosses while the GPU is at work
+        return on_cpu if self.device == "cpu" else on_cpu.pin_memory().to(self.device, non_blocking=True)
 
     def seal(self, path: Path, first_row: int, end_row: int) -> None:
         """Write the rows from `first_row` until before `end_row` (counted from the first ever added), atomically.

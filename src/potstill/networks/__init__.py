@@ -1,6 +1,7 @@
 """What plays: the Nature-CNN family and MLPs, named by a spec string."""
 
 from potstill.networks.build import (
+    BATCH_NORM_MOMENTUM,
     GsdeHead,
     MultiHead,
     Network,
@@ -18,6 +19,7 @@ from potstill.networks.foreign import Foreign, OnArrays
 from potstill.networks.spec import PAPER, NetworkSpec
 
 __all__ = [
+    "BATCH_NORM_MOMENTUM",
     "PAPER",
     "Foreign",
     "GsdeHead",
