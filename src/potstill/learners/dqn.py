@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from potstill.actions import choose
@@ -291,11 +291,12 @@ def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) ->
     return Batch(observations, first[:, ACTION].long(), returns, next_observations, going * discount**n_step, valid)
 
 
-def _outputs(network: nn.Module, observations: Tensor, bf16: bool) -> Tensor:
+def _outputs(network: Network, observations: Tensor, bf16: bool) -> Tensor:
     if observations.dtype == torch.uint8:
         observations = scale(observations, torch.bfloat16 if bf16 else torch.float32)
     with torch.autocast(observations.device.type, torch.bfloat16, enabled=bf16):
-        return network(observations).float()
+        hidden = network.trunk(observations)
+    return network.head(hidden.float())  # the best actions' values lie closer than bfloat16 tells apart
 
 
 def _draw(game: Game, state: State, options: DQNOptions) -> tuple[Sample, Tensor]:

@@ -131,7 +131,9 @@ class GsdeHead(nn.Linear):
 
 
 def scale(frames: Shaped[Tensor, "batch ..."], dtype: torch.dtype) -> Float[Tensor, "batch ..."]:
-    """uint8 frames as numbers from 0 to 1."""
+    """uint8 frames as numbers from 0 to 1; on a GPU as its convolutions want them, channels last."""
+    if frames.is_cuda:
+        frames = frames.contiguous(memory_format=torch.channels_last)
     return frames.to(dtype).div_(255)
 
 
