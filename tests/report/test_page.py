@@ -67,7 +67,7 @@ def test_the_page_holds_everything_and_fetches_nothing(page):
     assert [tag for tag, _ in parsed.tags].count("svg") == 4  # episodes, size, loss, agreement
     assert not any(tag in ("script", "link", "img", "iframe") for tag, _ in parsed.tags)
     assert not [url for url in re.findall(r'(?:src|href)="(?!#)([^"]*)"', html) if url]
-    for text in ("0.980 [0.900, 1.000]", "97.0 %", "potstill distill --teacher 'a b.zip'", "10.0 %"):
+    for text in ("0.980 [0.900, 1.000]", "97.0 %", "potstill distill --teacher 'a b.zip'", "10.0 %", "pip install ."):
         assert text in parsed.text
 
 
