@@ -189,6 +189,19 @@ def test_runs_of_older_versions_have_a_page(tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("demo", "Loss: KL, temperature 0.01."),
+        ("losses/Pong-0", "Loss: KL, temperature 0.01 (kl); MSE (mse); NLL (nll)."),
+        ("multitask-3/distilled-0", "Loss: KL, temperature 0.01, 0.01, 1.0 (kl); NLL (nll)."),
+    ],
+)
+def test_it_says_what_the_students_learnt_by(tmp_path, name, said):
+    _, parsed = parse(write_report(RESULTS / name, out=tmp_path / "page.html"))
+    assert said in parsed.text
+
+
+@pytest.mark.parametrize(
     "name", ["net3", "cnn_16-16-16_64_2f", "a name as long as the plot is wide, and a little more"]
 )
 def test_legends_lie_within_their_plots(name):
