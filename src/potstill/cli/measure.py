@@ -288,6 +288,9 @@ class Bench:
 class Cost:
     """Say what policies cost: parameters, multiplications, bytes, latency and throughput on one thread.
 
+    Bytes are the file's: a Stable-Baselines3 zip holds its critic and optimiser, too. Of a file of several tasks the
+    multiplications and times are those of its first.
+
     Each is measured in PyTorch and, if `potstill[onnx]` is installed, in onnxruntime; all of them in turns. The
     teacher first, the others are compared with it:
 

@@ -248,7 +248,7 @@ def show_costs(costs: dict[str, list[dict[str, Any]]]) -> None:
             p50, p99 = (cost["latency_ms"][key] for key in ("p50", "p99"))
             speed = (f"{p50:.3f}", f"{p99:.3f}", f"{first / p50:.1f}×", f"{cost['throughput']:,.0f}")
             speeds.append((name, cost["runtime"], *speed))
-    _print_table(_console(), None, ("policy", "parameters", "multiply-adds", "bytes"), sizes)
+    _print_table(_console(), None, ("policy", "parameters", "multiply-adds", "file, bytes"), sizes)
     title = "one thread; latency of one observation, throughput 256 at a time"
     _print_table(_console(), title, ("policy", "runtime", "p50 ms", "p99 ms", "faster", "observations/s"), speeds)
 
