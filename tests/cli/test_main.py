@@ -235,6 +235,9 @@ def test_each_command_is_explained_with_an_example(name, capsys):
     explained = capsys.readouterr().out
     examples = explained.count(f"potstill {name} ") - 1  # without the usage
     assert examples > 0 or name in ("demo", "inspect", "bench"), "which take nothing, or a file alone"
+    assert not re.search(r"│ --no-", explained), "a flag is shown with its opposite, so that its default is clear"
+    if name in ("train", "evaluate", "cost", "play", "report"):
+        assert "(at least one)" in " ".join(explained.replace("│", " ").split())
 
 
 def test_a_home_that_cannot_be_written_is_not_complained_of(potstill, workplace):

@@ -88,7 +88,7 @@ def parse(
                 prog="potstill",
                 description=DESCRIPTION,
                 args=argv or ["--help"],
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
         if stop.code == 2:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, check_out, load_players, resumable
+from potstill.cli.common import Flat, Several, check_out, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError, must_be
@@ -36,7 +36,7 @@ class Evaluate:
         potstill evaluate net3-int8.onnx --teacher zoo:pong --keep 0.95 --seed 1
     """
 
-    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    policy: Several[Path]
     """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read."""
     task: str | None = None
     """What to play; default: what the files say, all tasks of a multi-task student."""
@@ -297,7 +297,7 @@ class Cost:
         potstill cost zoo:pong runs/demo/students/net3.safetensors net3-int8.onnx
     """
 
-    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    policy: Several[Path]
     """Policies, as for `potstill evaluate`."""
     task: str | None = None
     """What they play, where files don't say it."""
