@@ -49,7 +49,7 @@ def test_every_truncation_is_one_line(cartpole_file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h, d: d.update(schema=2), r"has schema 2, this potstill reads 1: pip install -U potstill"),
+        (lambda h, d: d.update(schema=2), r"has schema 2, this potstill reads 1: install a newer one"),
         (lambda h, d: d.update(network="mlp:3"), r"tensor head.weight is \(2, 2\), mlp:3 has \(2, 3\)"),
         (lambda h, d: d.update(network="mlp:16384-16384-16384"), "tensor"),
         (lambda h, d: d.update(network="mlp:2-2"), "tensor trunk.2.bias is missing"),

@@ -64,7 +64,7 @@ def read_description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PotstillError(f"{path}: its header holds no readable policy description") from error
     if schema != SCHEMA:
-        raise PotstillError(f"{path} has schema {schema!r}, this potstill reads {SCHEMA}: pip install -U potstill")
+        raise PotstillError(f"{path} has schema {schema!r}, this potstill reads {SCHEMA}: install a newer one")
     return description
 
 

@@ -219,6 +219,14 @@ def test_commands_in_the_documents_can_be_typed(page):
         parse(shlex.split(command, comments=True)[1:])
 
 
+def test_the_readmes_python_runs_as_it_is_pasted():
+    snippets = re.findall(r"^```python\n(.*?)^```", (Path(__file__).parents[2] / "README.md").read_text(), re.M | re.S)
+    assert snippets
+    undefined = [Path(sys.executable).parent / "ruff", "check", "--isolated", "--select=F821", "-"]
+    for snippet in snippets:
+        subprocess.run(undefined, input=snippet, text=True, check=True)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_explained_with_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -227,6 +235,15 @@ def test_each_command_is_explained_with_an_example(name, capsys):
     explained = capsys.readouterr().out
     examples = explained.count(f"potstill {name} ") - 1  # without the usage
     assert examples > 0 or name in ("demo", "inspect", "bench"), "which take nothing, or a file alone"
+    assert not re.search(r"│ --no-", explained), "a flag is shown with its opposite, so that its default is clear"
+    if name in ("train", "evaluate", "cost", "play", "report"):
+        assert "(at least one)" in " ".join(explained.replace("│", " ").split())
+
+
+def test_a_home_that_cannot_be_written_is_not_complained_of(potstill, workplace):
+    results = Path(__file__).parents[2] / "results" / "demo"
+    done = potstill("report", str(results), "--out", "page.html", HOME="/proc", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_does_not_wait_for_pytorch(tmp_path):

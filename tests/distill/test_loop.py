@@ -88,13 +88,15 @@ def test_losses_are_one_or_one_for_each_student(cartpole_file):
 
 
 def test_updates_and_steps_are_counted_exactly(cartpole_file, short_hours):
-    options = DistillOptions(("mlp:4",), (cartpole_file,), hours=1.5, updates=100, envs=30, threads=1)
+    options = DistillOptions(("mlp:4",), (cartpole_file,), hours=1.5, updates=100, envs=36, threads=1)
     planned = plan(options)
     state = new_state(planned)
     steps = {"n": 0}
     optimizer = state.students[0].optimizer
     optimizer.register_step_post_hook(lambda *_: steps.update(n=steps["n"] + 1))
-    hours = [p for p in distill(planned, state) if p.stage == "hour"]
+    reports = list(distill(planned, state))
+    hours = [report for report in reports if report.stage == "hour"]
+    assert [report for report in reports if report.stage == "play"][-1].done == 1.5 * short_hours
     assert hours == [LoopProgress("hour", 1, 2, 1), LoopProgress("hour", 2, 2, 2)]
     assert steps["n"] == state.updates == updates_until(2, options) == 150
     assert state.memories[0].rows * options.envs == 1.5 * short_hours

@@ -87,7 +87,8 @@ def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
     assert scored["dataset"]["type"] == "CartPole-v1"
     assert {m["type"]: m["value"] for m in scored["metrics"]} == {"mean_reward": "10.00 +/- 0.82", "normalised": 0.98}
     for words in ("10.0 [9.0, 11.0]", "big\\|one", "5a" * 32, "potstill.load(\"hf://me/x/small.safetensors\")",
-                  "potstill distill --teacher 'a b.zip'", "1.6 % of its teacher's", "97.0 %"):  # fmt: skip
+                  "potstill distill --teacher 'a b.zip'", "1.6 % of its teacher's", "97.0 %",
+                  "\npip install '.[hub]'\n"):  # fmt: skip
         assert words in text
 
 

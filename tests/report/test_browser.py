@@ -1,6 +1,7 @@
 """The page in a real browser, as people see it: on a phone and a desktop, light and dark."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +32,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of one run with everything in it, and of two."""
+    """Of one run with everything in it, of two, of a fit and of a table of the paper."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("demo", "HalfCheetah-v4"):
+    for name in ("demo", "HalfCheetah-v4", "fit-LunarLander", "losses"):
         shutil.copytree(RESULTS / name, folder / name)
     result = json.loads((folder / "demo" / "result.json").read_text())
     names = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
@@ -48,7 +49,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "demo" / "result.json").write_text(json.dumps(result))
     film(folder / "demo" / "videos" / "both.mp4")
     one, both = folder / "demo", folder / "several.html"
-    return {"one": write_report(one), "several": write_report(one, folder / "HalfCheetah-v4", out=both)}
+    pages = {name: write_report(folder / name) for name in ("fit-LunarLander", "losses")}
+    return {"one": write_report(one), "several": write_report(one, folder / "HalfCheetah-v4", out=both), **pages}
 
 
 def film(path: Path) -> None:
@@ -82,6 +84,18 @@ def test_the_page_is_right(browser, pages, name, size, scheme):
     assert page.locator("svg, video, .tile, .wide, pre").evaluate_all(too_wide) == 0
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["one", "several", "fit-LunarLander", "losses"])
+def test_a_tables_first_scores_are_in_sight_on_a_phone_and_all_of_them_on_a_desktop(browser, pages, name):
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(pages[name].as_uri())
+    first = [table.get_by_text(re.compile("^(its )?score|share kept")).first for table in page.locator("table").all()]
+    rights = [heading.evaluate("e => e.getBoundingClientRect().right") for heading in first if heading.count()]
+    assert 0 < max(rights) <= 400
+    page.set_viewport_size({"width": 1300, "height": 800})
+    assert page.locator(".wide").evaluate_all("all => all.every(e => e.scrollWidth === e.clientWidth)")
     page.close()
 
 

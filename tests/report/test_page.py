@@ -67,7 +67,7 @@ def test_the_page_holds_everything_and_fetches_nothing(page):
     assert [tag for tag, _ in parsed.tags].count("svg") == 4  # episodes, size, loss, agreement
     assert not any(tag in ("script", "link", "img", "iframe") for tag, _ in parsed.tags)
     assert not [url for url in re.findall(r'(?:src|href)="(?!#)([^"]*)"', html) if url]
-    for text in ("0.980 [0.900, 1.000]", "97.0 %", "potstill distill --teacher 'a b.zip'", "10.0 %"):
+    for text in ("0.980 [0.900, 1.000]", "97.0 %", "potstill distill --teacher 'a b.zip'", "10.0 %", "pip install ."):
         assert text in parsed.text
 
 
@@ -186,6 +186,19 @@ def test_runs_of_older_versions_have_a_page(tmp_path, name):
     shutil.copytree(RESULTS / name, tmp_path / name)
     html = write_report(tmp_path / name).read_text()
     assert html.count("<svg ") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("demo", "Loss: KL, temperature 0.01."),
+        ("losses/Pong-0", "Loss: KL, temperature 0.01 (kl); MSE (mse); NLL (nll)."),
+        ("multitask-3/distilled-0", "Loss: KL, temperature 0.01, 0.01, 1.0 (kl); NLL (nll)."),
+    ],
+)
+def test_it_says_what_the_students_learnt_by(tmp_path, name, said):
+    _, parsed = parse(write_report(RESULTS / name, out=tmp_path / "page.html"))
+    assert said in parsed.text
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]
 """Options that stand among a command's own in its help."""
+Several = Annotated[tuple[T, ...], tyro.conf.Positional, tyro.conf.arg(help_behavior_hint="(at least one)")]
+"""What a command is about, named without a flag."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, check_out, load_players, printable
+from potstill.cli.common import Flat, Several, check_out, load_players, printable
 from potstill.errors import PotstillError, must_be
 from potstill.export.options import ExportOptions
 
@@ -74,7 +74,7 @@ class Play:
         potstill play zoo:pong runs/demo/students/net3.safetensors --out both.mp4
     """
 
-    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    policy: Several[Path]
     """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read. Several
     of one task are shown side by side, from the same start. Below each is what it says of its actions."""
     task: str | None = None
@@ -136,7 +136,7 @@ class Report:
         potstill report runs/* --out all.html
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Several[Path]
     """Run directories."""
     out: Path | None = None
     """The page; default: report.html in the run's folder, or in the current one for several runs."""

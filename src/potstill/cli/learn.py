@@ -9,11 +9,9 @@ import sys
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import tyro
-
-from potstill.cli.common import Flat, resumable, say_other_task
+from potstill.cli.common import Flat, Several, resumable, say_other_task
 from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError
 from potstill.fit.options import Goal
@@ -47,7 +45,7 @@ class Distill:
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options)."""
     video: bool = True
-    """Each student is filmed beside its teacher in the end, for the report, unless this is given."""
+    """Film each student beside its teacher in the end, for the report."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
@@ -215,7 +213,7 @@ class Train:
         potstill train ALE/Pong-v5 --distill-online net1 net1 --out runs/online
     """
 
-    task: Annotated[tuple[str, ...], tyro.conf.Positional]
+    task: Several[str]
     """What to play: ALE/Pong-v5, CartPole-v1, … Several are learnt by one network, a head each (Multi-DQN)."""
     out: Path
     """The run directory; must be empty, unless --resume."""

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import logging
 import os
 import sys
 from typing import Annotated, Any, Protocol, Union
@@ -50,6 +51,7 @@ Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 
 def main(argv: list[str] | None = None) -> None:
     """The entry point. Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home it can't write to it warns, and does without
     try:
         if argv == ["--version"]:
             print(f"potstill {__version__}")
@@ -86,7 +88,7 @@ def parse(
                 prog="potstill",
                 description=DESCRIPTION,
                 args=argv or ["--help"],
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
         if stop.code == 2:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from potstill.cli.common import Flat, check_out, load_players, resumable
+from potstill.cli.common import Flat, Several, check_out, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError, must_be
@@ -36,7 +36,7 @@ class Evaluate:
         potstill evaluate net3-int8.onnx --teacher zoo:pong --keep 0.95 --seed 1
     """
 
-    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    policy: Several[Path]
     """Policies: students, teachers, zoo:pong, hf://owner/repository, anything that `potstill inspect` can read."""
     task: str | None = None
     """What to play; default: what the files say, all tasks of a multi-task student."""
@@ -288,13 +288,16 @@ class Bench:
 class Cost:
     """Say what policies cost: parameters, multiplications, bytes, latency and throughput on one thread.
 
+    Bytes are the file's: a Stable-Baselines3 zip holds its critic and optimiser, too. Of a file of several tasks the
+    multiplications and times are those of its first.
+
     Each is measured in PyTorch and, if `potstill[onnx]` is installed, in onnxruntime; all of them in turns. The
     teacher first, the others are compared with it:
 
         potstill cost zoo:pong runs/demo/students/net3.safetensors net3-int8.onnx
     """
 
-    policy: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    policy: Several[Path]
     """Policies, as for `potstill evaluate`."""
     task: str | None = None
     """What they play, where files don't say it."""

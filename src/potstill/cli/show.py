@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,10 @@ STAGES = {
     "measure": "measuring",
     "film": "filming (students)",
 }
+LEFT = ("policy", "runtime", "stage", "unit", "game", "student")
+"""Columns of words; numbers end at the right."""
+Row = Sequence[str]
+"""Of a table; an empty one is a line across."""
 T = TypeVar("T")
 
 
@@ -65,14 +69,12 @@ def write_under_bar(pictures: Iterable[Image], out: Path, rate: float) -> None:
 
 def show_bench(measured: dict[str, Measured]) -> None:
     """The stages' rates beside their limits."""
-    table = Table()
-    for heading in ("stage", "rate", "limit", "fraction", "unit"):
-        table.add_column(heading, justify="left" if heading in ("stage", "unit") else "right")
+    rows: list[Row] = []
     for stage, figures in measured.items():
         record = figures.record()
         shown = (f"{record[key]:,.0f}" for key in ("rate", "limit"))
-        table.add_row(stage, *shown, f"{record['fraction']:.2f}", record["unit"])
-    _console().print(table)
+        rows.append((stage, *shown, f"{record['fraction']:.2f}", record["unit"]))
+    _print_table(_console(), None, ("stage", "rate", "limit", "fraction", "unit"), rows)
 
 
 def show_score(record: dict[str, Any]) -> None:
@@ -93,9 +95,9 @@ def show_score(record: dict[str, Any]) -> None:
 def show_result(out: Path, page: Path) -> None:
     """The tables of a finished run, one a task."""
     result = read_json(out / "result.json")
-    console = _console(110)
+    console = _console()
     for index, teacher in enumerate(result["teachers"]):
-        console.print(_task_table(result, index, teacher))
+        _print_task(console, result, index, teacher)
         if teacher["score"] and all(student["tasks"][index]["normalised"] is None for student in result["students"]):
             console.print(
                 f"{teacher['name']} isn't surely better than chance on {teacher['task']}: nothing to compare with"
@@ -110,34 +112,36 @@ def show_result(out: Path, page: Path) -> None:
     console.print(f"students  {out / 'students'}\nreport    {page}", soft_wrap=True)
 
 
-def _task_table(result: dict[str, Any], index: int, teacher: dict[str, Any]) -> Table:
+def _print_task(console: Console, result: dict[str, Any], index: int, teacher: dict[str, Any]) -> None:
     score, epsilon = teacher["score"], result["protocol"]["epsilon"]
     played = f"{score['episodes']} episodes each, ε = {epsilon}" if score else "not scored: no --teacher"
-    table = Table(title=f"{teacher['task']}, {played}")
-    for heading in ("policy", "parameters", "size", "score [95 % CI]", "normalised [95 % CI]", "agreement"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    headings = ("policy", "parameters", "size", "score [95 % CI]", "normalised [95 % CI]", "agreement")
     # One network for all tasks takes the place of all teachers.
     parameters = [each["parameters"] for each in result["teachers"]]
     of_all = sum(parameters) if all(parameters) else 0
-    table.add_row(
-        f"teacher ({teacher['network']})",
-        f"{teacher['parameters']:,}" if teacher["parameters"] else "–",
-        f"{teacher['parameters'] / of_all:.0%}".replace("%", " %") if of_all else "–",
-        interval(score, 1),
-        "1",
-        "",
-    )
+    rows: list[Row] = [
+        (
+            f"teacher ({teacher['network']})",
+            f"{teacher['parameters']:,}" if teacher["parameters"] else "–",
+            f"{teacher['parameters'] / of_all:.0%}".replace("%", " %") if of_all else "–",
+            interval(score, 1),
+            "1",
+            "",
+        )
+    ]
     for student in result["students"]:
         task = student["tasks"][index]
-        table.add_row(
-            student["name"],
-            f"{student['parameters']:,}",
-            f"{student['parameters'] / of_all:.1%}" if of_all else "–",
-            interval(task["score"], 1),
-            interval(task["normalised"], 3),
-            "–" if task["agreement"] is None else f"{task['agreement']:.1%}",
+        rows.append(
+            (
+                student["name"],
+                f"{student['parameters']:,}",
+                f"{student['parameters'] / of_all:.1%}" if of_all else "–",
+                interval(task["score"], 1),
+                interval(task["normalised"], 3),
+                "–" if task["agreement"] is None else f"{task['agreement']:.1%}",
+            )
         )
-    return table
+    _print_table(console, f"{teacher['task']}, {played}", headings, rows)
 
 
 def show_table(out: Path, page: Path) -> None:
@@ -150,24 +154,21 @@ def show_table(out: Path, page: Path) -> None:
             ends = ", ".join(f"{student['name']} {interval(student['relative'], 3)}" for student in of["students"])
             console.print(f"{game}: of the best teacher {ends}; spread of the curves' second halves {spread}")
     else:
-        console.print(_paper_table(result))
+        _print_paper(console, result)
     console.print(f"report    {page}", soft_wrap=True)
 
 
-def _paper_table(result: dict[str, Any]) -> Table:
+def _print_paper(console: Console, result: dict[str, Any]) -> None:
     quick = " (quick: it shows that it works, no more)" if result["options"]["quick"] else ""
-    table = Table(title=f"{result['table']}: student / teacher, % [95 % CI], paper's below{quick}")
     columns = list(result["geometric_mean"])
-    for heading in ("game", "teacher [95 % CI]", *columns):
-        table.add_column(heading, justify="left" if heading == "game" else "right")
+    rows: list[Row] = []
     for row in result["rows"]:
         cells = (_beside_the_paper(row["columns"][column]) for column in columns)
-        table.add_row(row["game"], interval(row["teacher"]["score"], 1), *cells)
-    table.add_section()
-    table.add_row(
-        "geometric mean", "", *(_beside_the_paper({"relative": m, **m}) for m in result["geometric_mean"].values())
-    )
-    return table
+        rows.append((row["game"], interval(row["teacher"]["score"], 1), *cells))
+    means = (_beside_the_paper({"relative": mean, **mean}) for mean in result["geometric_mean"].values())
+    rows += [(), ("geometric mean", "", *means)]
+    title = f"{result['table']}: student / teacher, % [95 % CI], paper's below{quick}"
+    _print_table(console, title, ("game", "teacher [95 % CI]", *columns), rows)
 
 
 def _beside_the_paper(cell: dict[str, Any]) -> str:
@@ -179,9 +180,8 @@ def show_fit(out: Path, page: Path) -> None:
     """Every size that was tried, and the statement."""
     result = read_json(out / "result.json")
     [teacher] = result["teachers"]
-    table = Table(title=f"{teacher['task']}, {teacher['name']}: {teacher['parameters']:,} parameters")
-    for heading in ("student", "parameters", "share kept", "episodes needed", "fresh episodes", "share", "at least"):
-        table.add_column(heading, justify="left" if heading == "student" else "right")
+    headings = ("student", "parameters", "share kept", "episodes needed", "fresh episodes", "share", "at least")
+    rows: list[Row] = []
     for rung in result["fit"]["rungs"]:
         cells = [rung["name"], f"{rung['parameters']:,}"]
         if "share" in rung:
@@ -192,8 +192,9 @@ def show_fit(out: Path, page: Path) -> None:
         if said := rung.get("tested"):
             least = "–" if said["at_least"] is None else f"{said['at_least']:.3f}"
             cells += [str(said["episodes"]), f"{said['share']:.3f}", least]
-        table.add_row(*cells)
-    _console(110).print(table)
+        rows.append(cells)
+    title = f"{teacher['task']}, {teacher['name']}: {teacher['parameters']:,} parameters"
+    _print_table(_console(), title, headings, rows)
     print(result["fit"]["statement"])
     if by_hand := result["fit"].get("test_by_hand"):
         print(f"to test it, {shlex.join(by_hand)}")
@@ -205,19 +206,18 @@ def show_fit(out: Path, page: Path) -> None:
 def show_training(out: Path, page: Path) -> None:
     """The curve and the end of a finished training."""
     result = read_json(out / "result.json")
-    table = Table(title=f"{', '.join(result['tasks'])}: {result['network']}, {result['parameters']:,} parameters")
     students = [student["name"] for student in result.get("students", ())]
-    for heading in ("steps", *(f"{task} [95 % CI]" for task in result["tasks"]), *students, "episodes"):
-        table.add_column(heading, justify="right")
+    headings = ("steps", *(f"{task} [95 % CI]" for task in result["tasks"]), *students, "episodes")
+    rows: list[Row] = []
     for point in result["curve"]:
         scores = list(point["scores"].values()) + [point["students"][name] for name in students]
-        table.add_row(f"{point['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"]))
+        rows.append((f"{point['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"])))
     best = result["best"]
     scores = list(best["scores"].values()) + [student["score"] for student in result.get("students", ())]
-    table.add_section()
-    table.add_row(f"best: {best['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"]))
-    console = _console(110)
-    console.print(table)
+    end = (f"best: {best['steps']:,}", *(interval(score, 1) for score in scores), str(scores[0]["episodes"]))
+    title = f"{', '.join(result['tasks'])}: {result['network']}, {result['parameters']:,} parameters"
+    console = _console()
+    _print_table(console, title, headings, [*rows, (), end])
     if "spread" in result:
         spread = ", ".join(f"{name} {value:.2f}" for name, value in result["spread"].items())
         console.print(f"spread of the curves' second halves (standard deviation): {spread}")
@@ -239,17 +239,35 @@ def show_export(record: dict[str, Any]) -> None:
 
 def show_costs(costs: dict[str, list[dict[str, Any]]]) -> None:
     """What policies cost, the first one's latency the measure."""
-    table = Table(title="one thread; latency of one observation, throughput 256 at a time")
-    for heading in ("policy", "runtime", "parameters", "MACs", "bytes", "p50 ms", "p99 ms", "faster", "observations/s"):
-        table.add_column(heading, justify="left" if heading in ("policy", "runtime") else "right", overflow="fold")
     first = next(iter(costs.values()))[0]["latency_ms"]["p50"]
+    sizes: list[Row] = []
+    speeds: list[Row] = []
     for name, of in costs.items():
+        sizes.append((name, *(f"{of[0][key]:,}" if of[0][key] else "–" for key in ("parameters", "macs", "bytes"))))
         for cost in of:
             p50, p99 = (cost["latency_ms"][key] for key in ("p50", "p99"))
-            counts = (f"{cost[key]:,}" if cost[key] else "–" for key in ("parameters", "macs", "bytes"))
             speed = (f"{p50:.3f}", f"{p99:.3f}", f"{first / p50:.1f}×", f"{cost['throughput']:,.0f}")
-            table.add_row(name, cost["runtime"], *counts, *speed)
-    _console(120).print(table)
+            speeds.append((name, cost["runtime"], *speed))
+    _print_table(_console(), None, ("policy", "parameters", "multiply-adds", "file, bytes"), sizes)
+    title = "one thread; latency of one observation, throughput 256 at a time"
+    _print_table(_console(), title, ("policy", "runtime", "p50 ms", "p99 ms", "faster", "observations/s"), speeds)
+
+
+def _print_table(console: Console, title: str | None, headings: Sequence[str], rows: Sequence[Row]) -> None:
+    """A table; where it is too wide for the terminal, without its margins and with intervals below their means."""
+    for margin, space in ((1, " "), (0, "\n")):
+        table = Table(title=title, padding=(0, margin))
+        for heading in headings:
+            justify = "left" if heading in LEFT else "right"
+            table.add_column(heading.replace(" [", f"{space}["), justify=justify, overflow="fold")
+        for row in rows:
+            if row:
+                table.add_row(*(cell.replace(" [", f"{space}[") for cell in row))
+            else:
+                table.add_section()
+        if console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width:
+            break
+    console.print(table)
 
 
 def _console(width: int = 110) -> Console:

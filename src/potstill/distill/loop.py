@@ -130,7 +130,7 @@ def play(
         envs.step(teacher.choose(outputs, options.play_epsilon, state.play_rng, options.act))
         state.seconds["label"] += labelled - start
         state.seconds["play"] += time.perf_counter() - labelled
-        if memory.rows % REPORT_EVERY == 0:
+        if memory.rows % REPORT_EVERY == 0 or memory.rows == rows_until(hour, options):
             done = sum(memory.rows for memory in state.memories)
             in_all = total * options.envs * len(state.memories)
             yield LoopProgress("play", done * options.envs, in_all, hour)

@@ -52,8 +52,8 @@ class DistillOptions:
     learning_rate: float | None = None
     """The highest. Default: 0.02 for adam (1.5e-3 with --no-batch-norm), 2.5e-4 for rmsprop."""
     batch_norm: bool = True
-    """Students learn with batch normalisation, which goes into their weights when they are saved, unless this is given:
-    the networks stay as they are named."""
+    """Students learn with batch normalisation, which goes into their weights when they are saved; without it the
+    networks stay as they are named."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: a short rise, then down to 0; constant: none of it."""
     envs: int = 60

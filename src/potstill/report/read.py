@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from markupsafe import Markup
 
 from potstill.errors import PotstillError, named
 from potstill.files import read_json
@@ -73,9 +74,10 @@ def environment(autoescape: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    mean_above = _mean_above if autoescape else str
     made.filters |= {
-        "interval": interval,
-        "percent": percent,
+        "interval": lambda estimate, digits: mean_above(interval(estimate, digits)),
+        "percent": lambda share: mean_above(percent(share)),
         "thousands": _thousands,
         "short": _short,
         "quoted": json.dumps,
@@ -102,6 +104,12 @@ def percent(share: dict[str, Any] | None) -> str:
         return "–"
     low, high = share["ci95"]
     return f"{100 * share['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _mean_above(shown: str) -> Markup:
+    """In a narrow table a line may end between a mean and its interval, nowhere else."""
+    mean, space, bounds = shown.partition(" ")
+    return Markup("{}{}<small>{}</small>").format(mean, space, bounds)
 
 
 def _short(number: float | None, unit: str = "") -> str:
