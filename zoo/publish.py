@@ -2,7 +2,7 @@
 
     python zoo/publish.py runs/freeway
 
-The float16 file plays the episodes that the run scored its best policy on, others than those it was chosen by, and 20
+The best policy and its float16 file play the same 100 episodes, others than those it was chosen by, and the file 20
 more without chance. It isn't published if it scores surely less.
 """
 
@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from potstill import load
 from potstill.cli.show import show_progress
-from potstill.evaluate import Player, Score, difference, scores
+from potstill.evaluate import Player, difference, scores
 from potstill.files import sha256, write_bytes, write_json
 from potstill.machine import cores
 from potstill.report.plots import GREY, PAGE_COLOURS, drawing, training
@@ -24,6 +24,7 @@ from potstill.report.read import interval, read_result
 from potstill.tasks import make_task
 
 ZOO = Path(__file__).parent
+EPISODES = 100
 NATURE = {"BeamRider": 6846, "Breakout": 401, "Enduro": 302, "Freeway": 30.3, "MsPacman": 2311, "Pong": 18.9,
           "Qbert": 10596, "Riverraid": 8316, "Seaquest": 5286, "SpaceInvaders": 1976}  # fmt: skip
 """No-op scores of Mnih et al. 2015."""
@@ -35,7 +36,7 @@ A DQN for {task}: 84×84×4 frames, {actions} actions, {parameters:,} parameters
 | | |
 |---|---|
 | command | `{command}` |
-| trained | {steps:,} decisions, {updates:,} updates, {hours:.1f} hours on {threads} of {cores} cores ({processor}) |
+| trained | {steps:,} decisions, {updates:,} updates, {seconds:,.0f} s, {gpu}{threads} of {cores} cores ({processor}) |
 | kept | the best of the curve, at {best:,} decisions |
 | score, no-op starts, ε = 0.05 | {half}, {episodes} episodes, seed {seed} |
 | the same in float32 | {full} |
@@ -67,9 +68,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_bytes(Path(folder) / out.name, content)
         half = load(Path(folder) / out.name)
-    full = Score(tuple(result["best"]["scores"][task]["returns"]))
-    players = [Player(half, "greedy", 0.05, len(full.returns)), Player(half, "greedy", 0.0, 20)]
-    published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
+    played = ((load(best), 0.05, EPISODES), (half, 0.05, EPISODES), (half, 0.0, 20))
+    players = [Player(policy, "greedy", epsilon, episodes) for policy, epsilon, episodes in played]
+    full, published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
     if difference(published, full).ci95[1] < 0:
         raise SystemExit(f"{best} scores surely less in float16: publish it as it is")
     write_bytes(out, content)
@@ -78,6 +79,7 @@ def main() -> None:
     for colour in PAGE_COLOURS.values():  # there is no page around it
         curve = curve.replace(colour, GREY)
     write_bytes(ZOO / f"{name}.svg", curve.encode())
+    there = result["machine"]
     of_half = {"sha256": sha256(out), "seed": seed, "score": published.record(), "greedy": greedy.record()}
     write_json(ZOO / f"{name}.json", {**result, "published": of_half})
     card = CARD.format(
@@ -88,12 +90,11 @@ def main() -> None:
         command=shlex.join(word for word in result["command"] if word != "--resume"),  # whoever types it begins
         steps=result["budget"]["steps"],
         updates=result["budget"]["updates"],
-        hours=result["budget"]["seconds"]["total"] / 3600,
-        threads=result["machine"]["threads"],
-        cores=result["machine"]["cores"],
-        processor=result["machine"]["processor"],
+        seconds=result["budget"]["seconds"]["total"],
+        machine=(f"one {of['gpu']} and " if "gpu" in of else "")
+        + "{threads} of {cores} cores ({processor})".format(**of),
         best=result["best"]["steps"],
-        episodes=len(full.returns),
+        episodes=EPISODES,
         seed=seed,
         nature=NATURE.get(game, "–"),
         **{key: interval(of.record(), 1) for key, of in (("half", published), ("full", full), ("greedy", greedy))},
