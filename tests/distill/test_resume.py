@@ -238,6 +238,12 @@ def test_a_damaged_checkpoint_is_one_line(cartpole_file, begun, damage):
     assert (begun / "result.json").exists()
 
 
+def test_a_checkpoint_of_another_version_is_not_called_damaged(cartpole_file, begun, monkeypatch):
+    monkeypatch.setattr(saved_state, "FORMAT", "another")
+    with pytest.raises(PotstillError, match=r"written by another version of potstill; remove .* begins anew"):
+        run_all(begun, options(cartpole_file), resume=True)
+
+
 def test_a_run_stopped_while_costs_were_measured_is_completed(cartpole_file, whole, tmp_path):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     (out / "checkpoint").mkdir()
