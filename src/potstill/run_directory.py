@@ -3,10 +3,12 @@
 runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
            /checkpoint/    where to go on from     events.out.*    the metrics for TensorBoard, where it is installed
            /result.json    the numbers, once it is finished
+           /.lock          locked by the process that works on it
 """
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -22,6 +24,7 @@ SCHEMA = 1
 """Of config.json and result.json."""
 FILES = ("teacher", "data", "starts")
 """Options that name files; their checksums stand beside them."""
+LOCK = ".lock"
 
 
 def open_run(
@@ -38,15 +41,17 @@ def open_run(
             machine.
 
     Raises:
-        PotstillError: `out` holds something else, or was begun with other options.
+        PotstillError: `out` holds something else, was begun with other options, or is another process's.
     """
     config = out / "config.json"
     if not resume:
         check_empty(out, "add --resume to go on with it, or choose another folder")
+        _lock(out)
         write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
         return
     if not config.exists():
         raise PotstillError(f"--resume: there is no run in {out}; leave --resume out to start one")
+    _lock(out)
     begun = read_json(config)
     before = begun.get("run", {}) if isinstance(begun, dict) else {}
     now = json.loads(json.dumps(record))
@@ -66,6 +71,28 @@ def _typed(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
+def _lock(out: Path) -> None:
+    """Lock a folder until this process ends, however it ends; it may lock it again.
+
+    Raises:
+        PotstillError: another process has locked it.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with writing(out / LOCK):
+        out.mkdir(parents=True, exist_ok=True)
+        file = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # never closed, which would unlock it
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        os.close(file)
+        raise PotstillError(f"{out} is being worked on by another process; wait for its end, or stop it") from error
+    except OSError:  # a file system without locks
+        os.close(file)
+
+
 def check_empty(out: Path, mend: str) -> None:
     """Check that a folder is free to be written to; what a killed process left half-written in it doesn't count.
 
@@ -74,7 +101,7 @@ def check_empty(out: Path, mend: str) -> None:
     """
     if out.exists() and not out.is_dir():
         raise PotstillError(f"--out {out} is a file: name a folder")
-    if out.exists() and any(path.suffix != TEMPORARY_SUFFIX for path in out.iterdir()):
+    if out.exists() and any(path.suffix != TEMPORARY_SUFFIX and path.name != LOCK for path in out.iterdir()):
         raise PotstillError(f"--out {out} is not empty: {mend}")
 
 
