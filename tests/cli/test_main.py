@@ -32,6 +32,7 @@ WRONG = [
     ([*DISTILL, "--hours", "0"], "--hours 0.0: must be above 0"),
     ([*DISTILL, "--hours", "nan"], "--hours nan: must be above 0"),
     ([*DISTILL, "--hours", "0.0001"], "--hours 0.0001: too small for 60 environments"),
+    ([*DISTILL, "--hours", "0.01", "--updates", "40"], "--updates 40: none in 0.01 hours of play; name more"),
     ([*DISTILL, "--batch", "-1"], "--batch -1: must be above 0"),
     ([*DISTILL, "--batch", "1"], "--batch 1: batch normalisation needs two samples; add --no-batch-norm"),
     ([*DISTILL, "--driver", "dagger"], "--driver dagger: must be teacher, student or mix:SHARE"),
