@@ -31,6 +31,10 @@ WRONG = [
     # values that can't work
     ([*DISTILL, "--hours", "0"], "--hours 0.0: must be above 0"),
     ([*DISTILL, "--hours", "nan"], "--hours nan: must be above 0"),
+    ([*DISTILL, "--hours", "1e99"], "--hours 1e+99: must be at most 1000000000000000"),
+    ([*DISTILL, "--temperature", "inf"], "--temperature inf: must be at most 1000000000000000"),
+    ([*DISTILL, "--threads", str(10**11)], "--threads 100000000000: must be at most 1024"),
+    ([*DISTILL, "--episodes", str(10**20)], "--episodes 100000000000000000000: must be at most 1000000"),
     ([*DISTILL, "--hours", "0.0001"], "--hours 0.0001: too small for 60 environments"),
     ([*DISTILL, "--hours", "0.01", "--updates", "40"], "--updates 40: none in 0.01 hours of play; name more"),
     ([*DISTILL, "--batch", "-1"], "--batch -1: must be above 0"),
@@ -92,10 +96,17 @@ WRONG = [
     (["train", "CartPole-v1", "--out", "out", "--network", "net1"], "takes frames"),
     (["train", "CartPole-v1", "--out", "out", "--algo", "ppo"], "--algo"),
     (["train", "CartPole-v1", "--out", "out", "--eval-every", "0"], "--eval-every 0: must be at least 1"),
+    (["train", "CartPole-v1", "--out", "out", "--learning-rate", "nan"], "--learning-rate nan: must be above 0"),
+    (["train", "CartPole-v1", "--out", "out", "--steps", str(10**20)], "must be at most 1000000000000000"),
+    (["train", "CartPole-v1", "--out", "out", "--eval-episodes", str(10**20)], "must be at most 1000000"),
+    # reproduce
+    (["reproduce", "losses", "--out", "out", "--hours", "nan"], "--hours nan: must be above 0"),
+    (["reproduce", "online", "--out", "out", "--threads", str(10**11)], "must be at most 1024"),
     # bench
     (["bench", "--rounds", "0"], "--rounds 0: must be at least 1"),
     # evaluate and inspect
     (["evaluate", "cartpole.safetensors", "--episodes", "0"], "--episodes 0: must be at least 1"),
+    (["evaluate", "cartpole.safetensors", "--episodes", str(10**20)], "must be at most 1000000"),
     (["evaluate", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),
     (["evaluate", "cartpole.safetensors", "--starts", "human"], "human"),
     (["evaluate", "cartpole.safetensors", "--task", "ALE/Pong-v5"], "name its own task with --task"),
@@ -132,6 +143,7 @@ WRONG = [
     (["play", "cartpole.safetensors", "--out", "empty/film.mp4"], "cannot write empty/film.mp4"),
     (["play", "cartpole.safetensors", "--episodes", "0"], "--episodes 0: must be at least 1"),
     (["play", "cartpole.safetensors", "--seconds", "0"], "--seconds 0.0: must be above 0"),
+    (["play", "cartpole.safetensors", "--seconds", "1e99"], "--seconds 1e+99: must be at most 1000000000000000"),
     (["play", "cartpole.safetensors", "--seed", "-1"], "--seed -1: must be at least 0"),
     (["play", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),
     (["play", "cartpole.safetensors", "--task", "ALE/Pong-v5"], "sees (4,) and has 2 actions"),

@@ -19,7 +19,7 @@ import torch
 from potstill import policies
 from potstill.distill.options import name_students
 from potstill.distill.schedule import STEPS_PER_HOUR
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 from potstill.evaluate import Player, Score, relative, scores
 from potstill.files import read_json, sha256, write_json
 from potstill.learners.dqn import REPORT_EVERY, UPDATES_AT_A_TIME, State, dqn, new_state
@@ -107,9 +107,6 @@ def plan(
         PotstillError: something doesn't fit; the message names it.
     """
     options.check()
-    for name, value in (("eval-every", eval_every), ("eval-episodes", eval_episodes), ("episodes", episodes)):
-        if value < 1:
-            raise PotstillError(f"--{name} {value}: must be at least 1")
     prepare_device(options.device)
     if not task_ids:
         raise PotstillError("train: name what to play, for example ALE/Pong-v5")
@@ -152,7 +149,9 @@ def plan(
         )
     bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
     threads = cores(options.threads)
-    return Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
+    planned = Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
+    must_be("at least 1", planned, "eval_every", "eval_episodes", "episodes")
+    return planned
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
