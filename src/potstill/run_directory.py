@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, named
 from potstill.files import TEMPORARY_SUFFIX, read_json, write_json, writing
 from potstill.machine import versions
 
@@ -24,46 +24,67 @@ SCHEMA = 1
 """Of config.json and result.json."""
 FILES = ("teacher", "data", "starts")
 """Options that name files; their checksums stand beside them."""
+OF_THE_MACHINE = ("device", "precision", "threads")
+"""Options that decide the same on no two machines."""
 LOCK = ".lock"
 
 
 def open_run(
-    out: Path, resume: bool, command: list[str], record: dict[str, Any], may_differ: tuple[str, ...] = FILES
+    out: Path,
+    resume: bool,
+    command: list[str],
+    record: dict[str, Any],
+    may_differ: tuple[str, ...] = FILES,
+    finished: bool = False,
 ) -> None:
     """Begin a run, or check that it is this one that is gone on with.
 
     Args:
         out: its folder.
-        resume: go on.
+        resume: go on, if it was begun.
         command: what was typed.
         record: all that decides what is computed.
         may_differ: what of it may be another from now on: where files lie, whose checksums must be the same, or the
             machine.
+        finished: it stays as it is, and may have been made on another machine.
 
     Raises:
         PotstillError: `out` holds something else, was begun with other options, or is another process's.
     """
     config = out / "config.json"
-    if not resume:
-        check_empty(out, "add --resume to go on with it, or choose another folder")
+    if not resume or not config.exists():
+        mend = "it holds no run to go on with;" if resume else "add --resume to go on with it, or"
+        check_empty(out, f"{mend} choose another folder")
         _lock(out)
         write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
         return
-    if not config.exists():
-        raise PotstillError(f"--resume: there is no run in {out}; leave --resume out to start one")
     _lock(out)
-    begun = read_json(config)
-    before = begun.get("run", {}) if isinstance(begun, dict) else {}
+    with as_written(config):
+        begun = read_json(config)
+        before: dict[str, Any] = {**begun["run"]}
     now = json.loads(json.dumps(record))
     for key in {**before, **now}:
-        if key not in may_differ and before.get(key) != now.get(key):
+        if key not in (*may_differ, *(OF_THE_MACHINE if finished else ())) and before.get(key) != now.get(key):
             raise PotstillError(
                 f"--resume: {out} was begun with {key.replace('_', '-')} {_typed(before.get(key))}, not"
                 f" {_typed(now.get(key))};"
                 " repeat its options, or choose another --out"
             )
-    if before != now:
+    if before != now and not finished:
         write_json(config, {**begun, "run": record})
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Whatever fails within because a run's JSON file has other contents than a run's is one line.
+
+    Raises:
+        PotstillError: it did.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise PotstillError(f"{path} is not what a run writes ({named(error, 100)}); choose another --out") from error
 
 
 def _typed(value: Any) -> Any:

@@ -73,7 +73,7 @@ WRONG = [
         ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "empty/run"],
         "cannot write empty/run",
     ),
-    ([*DISTILL, "--resume"], "--resume: there is no run in out"),
+    (["distill", *DISTILL[1:-1], "full", "--resume"], "--out full is not empty: it holds no run to go on with"),
     (["demo", "--out", "full"], "holds something else than a demo"),
     (["report", "full"], "has no result.json"),
     (["report", "nowhere"], "has no result.json"),
@@ -90,7 +90,7 @@ WRONG = [
     # train
     (["train"], "Missing from potstill train"),
     (["train", "CartPole-v1", "--out", "full"], "--out full is not empty"),
-    (["train", "CartPole-v1", "--out", "out", "--resume"], "--resume: there is no run in out"),
+    (["train", "CartPole-v1", "--out", "full", "--resume"], "--out full is not empty: it holds no run to go on with"),
     (["train", "ALE/Pnog-v5", "--out", "out"], "ids look like ALE/Pong-v5"),
     (["train", "Pendulum-v1", "--out", "out"], "has continuous actions, DQN chooses from discrete ones"),
     (["train", "CartPole-v1", "--out", "out", "--network", "net1"], "takes frames"),

@@ -82,6 +82,14 @@ def test_a_finished_run_is_not_scored_again(whole, monkeypatch):
     monkeypatch.setattr(training, "_score", lambda *given: pytest.fail("it is"))
     finished = json.loads((whole / "plain" / "result.json").read_text())
     assert make(whole / "plain", resume=True) == finished
+    assert make(whole / "plain", resume=True, threads=1, precision="bf16") == finished, "on another machine"
+
+
+def test_an_odd_result_is_one_line(whole, tmp_path):
+    out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
+    (out / "result.json").write_text("[]")
+    with pytest.raises(PotstillError, match=r"result.json is not what a run writes"):
+        make(out, resume=True)
 
 
 def test_the_memory_is_given_back_before_the_last_score(tmp_path, monkeypatch):
