@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 RANGES: dict[str, Callable[[float], bool]] = {
-    "above 0": lambda value: 0 < value < float("inf"),
+    "above 0": lambda value: value > 0,
     "above 0 and below 1": lambda value: 0 < value < 1,
     "from 0 to 1": lambda value: 0 <= value <= 1,
     "at least 0": lambda value: value >= 0,
@@ -12,6 +12,10 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "at least 2": lambda value: value >= 2,
     "at least 20": lambda value: value >= 20,
 }
+MOST = {"threads": 1024, "batch": 10**6, "episodes": 10**6, "eval_episodes": 10**6, "max_episodes": 10**6}
+"""What can be had, of what is made at once."""
+MOST_OF_ALL = 10**15
+"""Of anything: more are never done, nor counted exactly."""
 
 
 class PotstillError(Exception):
@@ -61,3 +65,5 @@ def must_be(range: str, options: object, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not RANGES[range](value):
             raise PotstillError(f"--{name.replace('_', '-')} {value}: must be {range}")
+        if value is not None and value > (most := MOST.get(name, MOST_OF_ALL)):
+            raise PotstillError(f"--{name.replace('_', '-')} {value}: must be at most {most}")

@@ -3,10 +3,12 @@
 runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
            /checkpoint/    where to go on from     events.out.*    the metrics for TensorBoard, where it is installed
            /result.json    the numbers, once it is finished
+           /.lock          locked by the process that works on it
 """
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, named
 from potstill.files import TEMPORARY_SUFFIX, read_json, write_json, writing
 from potstill.machine import versions
 
@@ -22,48 +24,94 @@ SCHEMA = 1
 """Of config.json and result.json."""
 FILES = ("teacher", "data", "starts")
 """Options that name files; their checksums stand beside them."""
+OF_THE_MACHINE = ("device", "precision", "threads")
+"""Options that decide the same on no two machines."""
+LOCK = ".lock"
 
 
 def open_run(
-    out: Path, resume: bool, command: list[str], record: dict[str, Any], may_differ: tuple[str, ...] = FILES
+    out: Path,
+    resume: bool,
+    command: list[str],
+    record: dict[str, Any],
+    may_differ: tuple[str, ...] = FILES,
+    finished: bool = False,
 ) -> None:
     """Begin a run, or check that it is this one that is gone on with.
 
     Args:
         out: its folder.
-        resume: go on.
+        resume: go on, if it was begun.
         command: what was typed.
         record: all that decides what is computed.
         may_differ: what of it may be another from now on: where files lie, whose checksums must be the same, or the
             machine.
+        finished: it stays as it is, and may have been made on another machine.
 
     Raises:
-        PotstillError: `out` holds something else, or was begun with other options.
+        PotstillError: `out` holds something else, was begun with other options, or is another process's.
     """
     config = out / "config.json"
-    if not resume:
-        check_empty(out, "add --resume to go on with it, or choose another folder")
+    if not resume or not config.exists():
+        mend = "it holds no run to go on with;" if resume else "add --resume to go on with it, or"
+        check_empty(out, f"{mend} choose another folder")
+        _lock(out)
         write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
         return
-    if not config.exists():
-        raise PotstillError(f"--resume: there is no run in {out}; leave --resume out to start one")
-    begun = read_json(config)
-    before = begun.get("run", {}) if isinstance(begun, dict) else {}
+    _lock(out)
+    with as_written(config):
+        begun = read_json(config)
+        before: dict[str, Any] = {**begun["run"]}
     now = json.loads(json.dumps(record))
     for key in {**before, **now}:
-        if key not in may_differ and before.get(key) != now.get(key):
+        if key not in (*may_differ, *(OF_THE_MACHINE if finished else ())) and before.get(key) != now.get(key):
             raise PotstillError(
                 f"--resume: {out} was begun with {key.replace('_', '-')} {_typed(before.get(key))}, not"
                 f" {_typed(now.get(key))};"
                 " repeat its options, or choose another --out"
             )
-    if before != now:
+    if before != now and not finished:
         write_json(config, {**begun, "run": record})
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Whatever fails within because a run's JSON file has other contents than a run's is one line.
+
+    Raises:
+        PotstillError: it did.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise PotstillError(f"{path} is not what a run writes ({named(error, 100)}); choose another --out") from error
 
 
 def _typed(value: Any) -> Any:
     """An option's value as it is typed."""
     return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _lock(out: Path) -> None:
+    """Lock a folder until this process ends, however it ends; it may lock it again.
+
+    Raises:
+        PotstillError: another process has locked it.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with writing(out / LOCK):
+        out.mkdir(parents=True, exist_ok=True)
+        file = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # never closed, which would unlock it
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        os.close(file)
+        raise PotstillError(f"{out} is being worked on by another process; wait for its end, or stop it") from error
+    except OSError:  # a file system without locks
+        os.close(file)
 
 
 def check_empty(out: Path, mend: str) -> None:
@@ -74,7 +122,7 @@ def check_empty(out: Path, mend: str) -> None:
     """
     if out.exists() and not out.is_dir():
         raise PotstillError(f"--out {out} is a file: name a folder")
-    if out.exists() and any(path.suffix != TEMPORARY_SUFFIX for path in out.iterdir()):
+    if out.exists() and any(path.suffix != TEMPORARY_SUFFIX and path.name != LOCK for path in out.iterdir()):
         raise PotstillError(f"--out {out} is not empty: {mend}")
 
 

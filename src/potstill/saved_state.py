@@ -18,6 +18,9 @@ from torch import Tensor
 from potstill.errors import PotstillError, in_a_line
 from potstill.files import write_bytes
 
+FORMAT = "1"
+"""Of checkpoints: another whenever what is in them, or what it is called, changes."""
+
 
 def pack(name: str, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """A network's and its optimiser's tensors, named."""
@@ -46,13 +49,20 @@ def write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> No
         PotstillError: the disk is full or can't be written; the file is as it was.
     """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, serialize(ready, {"state": json.dumps(content)}))
+    write_bytes(path, serialize(ready, {"format": FORMAT, "state": json.dumps(content)}))
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write` wrote. Raises whatever a damaged file makes its readers raise: see `restoring`."""
+    """Read what `write` wrote. Raises whatever a damaged file makes its readers raise: see `restoring`.
+
+    Raises:
+        PotstillError: a potstill of another format wrote it.
+    """
     with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})["state"]), {name: file.get_tensor(name) for name in file.keys()}
+        said = file.metadata() or {}
+        if said.get("format") != FORMAT:
+            raise PotstillError(f"{path} was written by another version of potstill")
+        return json.loads(said["state"]), {name: file.get_tensor(name) for name in file.keys()}
 
 
 @contextmanager

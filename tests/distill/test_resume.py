@@ -196,6 +196,21 @@ def test_a_finished_run_is_left_alone(cartpole_file, whole):
     assert (whole / "result.json").read_bytes() == before
 
 
+def test_a_finished_run_of_another_machine_is_left_alone(cartpole_file, whole):
+    before = [(whole / name).read_bytes() for name in ("result.json", "config.json")]
+    run_all(whole, options(cartpole_file, threads=1, precision="bf16"), resume=True)
+    assert [(whole / name).read_bytes() for name in ("result.json", "config.json")] == before
+
+
+@pytest.mark.parametrize("odd", ["[]", "{}", '{"students": 3, "run": 3}', '{"students": [3], "run": []}'])
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_odd_files_of_a_run_are_one_line(cartpole_file, begun, name, odd):
+    (begun / name).write_text(odd)
+    with pytest.raises(PotstillError, match=rf"{name} is not what a run writes"):
+        run_all(begun, options(cartpole_file), resume=True)
+    assert (begun / "checkpoint").exists()
+
+
 def test_where_files_lie_may_change(cartpole_file, begun):
     moved = cartpole_file.rename(cartpole_file.with_name("moved.safetensors"))
     run_until(begun, options(moved), "learn", 90, resume=True)
@@ -215,11 +230,16 @@ def test_a_run_is_not_resumed_under_other_options(cartpole_file, begun, change, 
         run_all(begun, options(cartpole_file, **change), resume=True)
 
 
-def test_a_run_is_not_written_over(cartpole_file, begun, tmp_path):
+def test_a_run_is_not_written_over(cartpole_file, begun):
     with pytest.raises(PotstillError, match="is not empty: add --resume"):
         run_all(begun, options(cartpole_file))
-    with pytest.raises(PotstillError, match="--resume: there is no run in"):
-        run_all(tmp_path / "nowhere", options(cartpole_file), resume=True)
+
+
+def test_a_run_that_is_not_begun_is_begun_by_resume_too(cartpole_file, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        run_until(tmp_path / name, options(cartpole_file), "play", 100, resume=True)
+        assert (tmp_path / name / "config.json").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "state"])
@@ -236,6 +256,12 @@ def test_a_damaged_checkpoint_is_one_line(cartpole_file, begun, damage):
     shutil.rmtree(folder)
     run_all(begun, options(cartpole_file), resume=True)
     assert (begun / "result.json").exists()
+
+
+def test_a_checkpoint_of_another_version_is_not_called_damaged(cartpole_file, begun, monkeypatch):
+    monkeypatch.setattr(saved_state, "FORMAT", "another")
+    with pytest.raises(PotstillError, match=r"written by another version of potstill; remove .* begins anew"):
+        run_all(begun, options(cartpole_file), resume=True)
 
 
 def test_a_run_stopped_while_costs_were_measured_is_completed(cartpole_file, whole, tmp_path):

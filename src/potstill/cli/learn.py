@@ -43,7 +43,7 @@ class Distill:
     """The run directory; must be empty, unless --resume."""
     options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
-    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it."""
     video: bool = True
     """Film each student beside its teacher in the end, for the report."""
 
@@ -86,7 +86,7 @@ class Fit:
     goal: Flat[Goal] = field(default_factory=Goal)
     options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
-    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_fit, show_progress
@@ -232,7 +232,7 @@ class Train:
     episodes: int = 100
     """Episodes of the best policy's score in the end; others than those that chose it."""
     resume: bool = False
-    """Go on with the run in --out from its last checkpoint (repeat its other options)."""
+    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_training

@@ -232,19 +232,19 @@ class Reproduce:
     """The folder of its runs; must be empty, unless --resume."""
     options: Flat[ReproduceOptions] = field(default_factory=ReproduceOptions)
     resume: bool = False
-    """Go on with what is in --out (repeat its other options)."""
+    """Go on with what is in --out (repeat its other options), or begin. Finished runs may be another machine's."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_table
         from potstill.report import write_report
         from potstill.reproduce.run import collect, prepare, run
-        from potstill.run_directory import open_run
+        from potstill.run_directory import FILES, OF_THE_MACHINE, open_run
 
         reproduction = prepare(self.table, self.options)
         if reproduction.missing:
             print(f"left out, no teacher: {', '.join(reproduction.missing)}", file=sys.stderr)
         record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
-        open_run(self.out, self.resume, command, record)
+        open_run(self.out, self.resume, command, record, FILES + OF_THE_MACHINE)  # its runs check theirs
         with resumable(command):
             for number, (name, progress) in enumerate(run(reproduction, self.out, command), 1):
                 print(f"{name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)

@@ -41,7 +41,8 @@ class DistillOptions:
     hours: float = 3.0
     """Hours of play to learn from, of each task; one is 54,000 control steps."""
     updates: int = 2500
-    """Minibatch updates after each hour of play, for each task (the paper: 10,000)."""
+    """Minibatch updates after each hour of play, for each task (the paper: 10,000); a fraction of an hour gets that
+    fraction of them."""
     driver: str = "teacher"
     """Who acts while the teacher labels: teacher, student, or mix:SHARE of the environments driven by the students in
     turn (DAgger), from the second hour on."""

@@ -9,7 +9,7 @@ import torch
 
 from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.recording import MANIFEST, Recording
-from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until
+from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until, updates_until
 from potstill.errors import PotstillError
 from potstill.files import sha256
 from potstill.machine import cores, has_bf16, memory_bytes, prepare_device
@@ -161,6 +161,8 @@ def plan(options: DistillOptions, *teachers: Policy, may_play_ahead: bool = True
     last = rows_until(options.hours, options) - rows_until(num_hours(options) - 1, options)
     if rows_until(hours := getattr(options, flag), options) < 4 * first.protocol.stack or last < 1:
         raise PotstillError(f"--{flag.replace('_', '-')} {hours:g}: too small for {options.envs} environments")
+    if updates_until(options.hours, options, len(lessons)) < 1:
+        raise PotstillError(f"--updates {options.updates}: none in {options.hours:g} hours of play; name more")
     threads = cores(options.threads)
     ahead = may_play_ahead and plays_ahead(options, threads)
     _check_memory(options, lessons, ahead)

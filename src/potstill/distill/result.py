@@ -27,6 +27,7 @@ from potstill.files import write_json
 from potstill.policies import count_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
+from potstill.run_directory import as_written
 from potstill.tasks import Task
 from potstill.tasks.spec import Act
 from potstill.teachers import load_all
@@ -136,7 +137,8 @@ def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progres
 
     A policy that can't be measured, such as a stranger's that won't have these observations, has no cost then.
     """
-    files = {record["name"]: out / record["file"] for record in result["students"]}
+    with as_written(out / "result.json"):
+        files = {record["name"]: out / record["file"] for record in result["students"]}
     try:
         measured = [
             (record, lesson.teacher.to("cpu"), lesson.size)

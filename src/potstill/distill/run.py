@@ -21,7 +21,16 @@ from potstill.machine import machine, versions, workers
 from potstill.policies import save
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import SCHEMA, check_empty, open_metrics, open_run, sync, tensorboard, write_line
+from potstill.run_directory import (
+    SCHEMA,
+    as_written,
+    check_empty,
+    open_metrics,
+    open_run,
+    sync,
+    tensorboard,
+    write_line,
+)
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
@@ -36,8 +45,9 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    open_run(out, resume, command, plan.record())
-    if (out / "result.json").exists():
+    finished = (out / "result.json").exists()
+    open_run(out, resume, command, plan.record(), finished=finished)
+    if finished:
         yield from complete(plan, out)
         return
     state = new_state(plan)
@@ -122,9 +132,11 @@ def conclude(plan: Plan, state: State, said: dict[str, Any], out: Path, command:
 def complete(plan: Plan, out: Path) -> Iterator[Progress]:
     """What follows once `result.json` is there, as often as the run is stopped within it: what there was to go on from
     goes, and the policies' costs are added."""
+    with as_written(out / "result.json"):
+        result = read_json(out / "result.json")
+        measured = all("cost" in student for student in result["students"])
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    result = read_json(out / "result.json")
-    if not all("cost" in student for student in result["students"]):
+    if not measured:
         yield from add_costs(result, plan, out)
 
 

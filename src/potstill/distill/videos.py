@@ -10,6 +10,7 @@ from potstill.errors import PotstillError
 from potstill.files import read_json, write_json
 from potstill.policy import Policy
 from potstill.progress import Progress
+from potstill.run_directory import as_written
 from potstill.teachers import load_all
 from potstill.watch import Actor, frames, pace, write
 
@@ -29,13 +30,14 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
         out: its folder, finished.
         chosen: a student's name.
     """
-    result = read_json(out / "result.json")
-    missing = [
-        (student, index, lesson.teacher)
-        for student in result["students"]
-        for index, lesson in enumerate(plan.lessons)
-        if lesson.teacher and "video" not in student["tasks"][index] and chosen in (None, student["name"])
-    ]
+    with as_written(out / "result.json"):
+        result = read_json(out / "result.json")
+        missing = [
+            (student, index, lesson.teacher)
+            for student in result["students"]
+            for index, lesson in enumerate(plan.lessons)
+            if lesson.teacher and "video" not in student["tasks"][index] and chosen in (None, student["name"])
+        ]
     for done, (student, index, teacher) in enumerate(missing):
         yield Progress("film", done, len(missing))
         policies = load_all(out / student["file"])

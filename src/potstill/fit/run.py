@@ -75,8 +75,9 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    open_run(out, resume, command, {**plan.record(), "fit": goal.record()})
-    if (out / "result.json").exists():
+    finished = (out / "result.json").exists()
+    open_run(out, resume, command, {**plan.record(), "fit": goal.record()}, finished=finished)
+    if finished:
         yield from complete(plan, out)
         return
     [lesson], options = plan.lessons, plan.options

@@ -46,7 +46,8 @@ class ReproduceOptions:
         """
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise PotstillError("--seeds: name each once, from 0 on")
-        must_be("at least 1", self, "episodes")
+        must_be("above 0", self, "hours", "steps", "episodes")
+        must_be("at least 0", self, "threads")
         if self.memory_hours is not None and not self.memory_hours >= LEAST_MEMORY_HOURS:
             raise PotstillError(f"--memory-hours {self.memory_hours}: must be at least {LEAST_MEMORY_HOURS}")
         return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20) if self.quick else self

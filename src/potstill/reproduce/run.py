@@ -120,7 +120,7 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
 def run(reproduction: Reproduction, out: Path, command: list[str]) -> Iterator[tuple[str, Iterator[Progress]]]:
     """Each run's name and progress. What is finished ends at once, if it is this run of these teachers."""
     for name, job in reproduction.jobs.items():
-        yield name, job(out / name, (out / name / "config.json").exists(), command)
+        yield name, job(out / name, True, command)
 
 
 def _distillation(teachers: dict[str, Path], table: Table, seed: int, options: ReproduceOptions) -> Job:

@@ -19,7 +19,7 @@ import torch
 from potstill import policies
 from potstill.distill.options import name_students
 from potstill.distill.schedule import STEPS_PER_HOUR
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, must_be
 from potstill.evaluate import Player, Score, relative, scores
 from potstill.files import read_json, sha256, write_json
 from potstill.learners.dqn import REPORT_EVERY, UPDATES_AT_A_TIME, State, dqn, new_state
@@ -29,7 +29,16 @@ from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec, drawn_from, num_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import SCHEMA, open_metrics, open_run, sync, tensorboard, write_line
+from potstill.run_directory import (
+    OF_THE_MACHINE,
+    SCHEMA,
+    as_written,
+    open_metrics,
+    open_run,
+    sync,
+    tensorboard,
+    write_line,
+)
 from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
 from potstill.teachers import load_all
 from potstill.train import checkpoint, online
@@ -37,8 +46,6 @@ from potstill.version import __version__
 
 PROVENANCE = ("single_q", "n_step", "prioritised", "ez_greedy", "replay_ratio", "seed")
 """Options that a policy's file names."""
-OF_THE_MACHINE = ("device", "precision", "threads")
-"""Options that may be others where the portable checkpoint is gone on from."""
 LEARNER = "the learner"
 """What it is called among the students that follow it, none of whom can be called so."""
 BEST, FOLDER, PORTABLE = "best.safetensors", "checkpoint", "portable.safetensors"
@@ -107,9 +114,6 @@ def plan(
         PotstillError: something doesn't fit; the message names it.
     """
     options.check()
-    for name, value in (("eval-every", eval_every), ("eval-episodes", eval_episodes), ("episodes", episodes)):
-        if value < 1:
-            raise PotstillError(f"--{name} {value}: must be at least 1")
     prepare_device(options.device)
     if not task_ids:
         raise PotstillError("train: name what to play, for example ALE/Pong-v5")
@@ -152,7 +156,9 @@ def plan(
         )
     bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
     threads = cores(options.threads)
-    return Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
+    planned = Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
+    must_be("at least 1", planned, "eval_every", "eval_episodes", "episodes")
+    return planned
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
@@ -169,8 +175,10 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     """
     begun, options = time.perf_counter(), plan.options
     elsewhere = _goes_on_elsewhere(plan, out, resume)
-    open_run(out, resume, command, plan.record(), plan.may_differ + (OF_THE_MACHINE if elsewhere else ()))
-    if resume and _is_done(plan, out):
+    done = resume and _is_done(plan, out)
+    may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
+    open_run(out, resume, command, plan.record(), may_differ, finished=done)
+    if done:
         return
     state = _fresh(plan)
     followers = None
@@ -275,9 +283,10 @@ def _is_done(plan: Plan, out: Path) -> bool:
     """Whether a run was finished, and isn't to be longer now or scored on another number of episodes."""
     if not (out / "result.json").exists():
         return False
-    result = read_json(out / "result.json")
-    episodes = {score["episodes"] for score in result["best"]["scores"].values()}
-    return result["budget"]["steps"] >= plan.options.steps and episodes == {plan.episodes}
+    with as_written(out / "result.json"):
+        result = read_json(out / "result.json")
+        episodes = {score["episodes"] for score in result["best"]["scores"].values()}
+        return result["budget"]["steps"] >= plan.options.steps and episodes == {plan.episodes}
 
 
 def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
