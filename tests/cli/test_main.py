@@ -12,6 +12,7 @@ from potstill import __version__
 from potstill.cli.main import COMMANDS, main, parse
 
 DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "out"]
+PONG = ["distill", "--teacher", "zoo:pong", "--student", "net3", "--out", "out"]
 COMPARE = ["evaluate", "cartpole.safetensors", "--teacher", "cartpole.safetensors"]
 
 WRONG = [
@@ -49,6 +50,7 @@ WRONG = [
     (["distill", "--teacher", "cartpole.safetensors", "--student", "net3", "--out", "out"], "takes frames"),
     (["distill", "--teacher", "cartpole.safetensors", "--student", "../x=mlp:8", "--out", "out"], "a name is letters"),
     # teachers
+    ([*PONG, "--starts", "expert", "--episodes", "101"], "100 starts of ALE/Pong-v5 for 101 episodes: add --episodes"),
     (["distill", "--teacher", "no.zip", "--student", "mlp:8", "--out", "out"], "cannot read no.zip: No such file"),
     (
         ["distill", "--teacher", "text.zip", "--student", "mlp:8", "--out", "out"],
@@ -97,6 +99,7 @@ WRONG = [
     (["evaluate", "cartpole.safetensors", "--episodes", "0"], "--episodes 0: must be at least 1"),
     (["evaluate", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),
     (["evaluate", "cartpole.safetensors", "--starts", "human"], "human"),
+    (["evaluate", "zoo:pong", "--starts", "expert", "--episodes", "101"], "for 101 episodes: add --episodes 100, or"),
     (["evaluate", "cartpole.safetensors", "--task", "ALE/Pong-v5"], "name its own task with --task"),
     (["evaluate", "empty"], "empty is damaged or not"),
     (["evaluate"], "POLICY"),

@@ -252,7 +252,8 @@ def _lessons(options: DistillOptions, teachers: tuple[Policy, ...], recordings: 
             raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
         quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
         temperature = options.temperature or TEMPERATURE[outputs_are]
-        starts = None if options.starts == "noop" or teacher is None else Starts.read(options.starts, task)
+        scored_from = options.starts != "noop" and teacher is not None
+        starts = Starts.read(options.starts, task, options.episodes) if scored_from else None
         bf16 = quick or options.precision == "bf16"
         lessons.append(Lesson(task, teacher, record, recording, temperature, bf16, starts, size))
     return tuple(lessons)
