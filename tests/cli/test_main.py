@@ -74,6 +74,8 @@ WRONG = [
     (["demo", "--out", "full"], "holds something else than a demo"),
     (["report", "full"], "has no result.json"),
     (["report", "nowhere"], "has no result.json"),
+    (["report", "a" * 300], "File name too long: aaa"),
+    (["inspect", "a\udcff.zip"], "a?.zip: its name is no UTF-8: rename it"),
     (["report"], "RUNS"),
     (["report", "full", "--out", "full"], "--out full is a folder: name a file, as in full/report.html"),
     (["report", "full", "--out", "full/a.json"], "--out full/a.json: name a file that ends in .html"),
@@ -104,6 +106,7 @@ WRONG = [
     (["evaluate", "empty"], "empty is damaged or not"),
     (["evaluate"], "POLICY"),
     (["inspect", "pickle.pkl"], "is a pickle"),
+    (["inspect", "cartpole.safetensors", "--task", "Acrobot-v1"], "says CartPole-v1; leave it out"),
     (["inspect", "nowhere.safetensors"], "cannot read nowhere.safetensors"),
     (["inspect", "zoo:pnog"], "zoo:pnog: there are zoo:"),
     (["inspect", "hf://nobody"], "the Hub's names look like hf://owner/repository"),
@@ -111,6 +114,7 @@ WRONG = [
     (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),
     (["evaluate", "cartpole.safetensors", "--sees", "0:2"], "sees (4,), the chosen parts are 2 numbers"),
     (["evaluate", "cartpole.safetensors", "--keep", "0.9"], "--keep: name the policy of whose score with --teacher"),
+    ([*COMPARE, "--confidence", "0.9"], "--confidence 0.9: it is of what --keep shows; add --keep"),
     ([*COMPARE, "--keep", "1.2"], "--keep 1.2: must be above 0"),
     ([*COMPARE, "--keep", "0.9", "--episodes", "7"], "--episodes 7: must be at least 8 with --keep"),
     ([*COMPARE, "--keep", "0.9", "--starts", "some.json"], "--starts some.json: there are too few starts"),
@@ -200,6 +204,17 @@ def test_the_same_from_a_real_shell(potstill):
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line(executable):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([executable, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "potstill: No space left on device: the output\n")
+
+
+def test_output_that_is_no_utf8_has_question_marks(potstill):
+    done = potstill("distill", "--help", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_version_and_help(potstill):

@@ -60,7 +60,8 @@ class Evaluate:
     confidence: float = 0.95
     """Of what --keep shows."""
     seed: int = 0
-    """Of starts and chance. Evaluation's episodes are never training's."""
+    """Of starts and chance. Evaluation's episodes are never training's. Two policies of one seed don't meet the same
+    starts, unless --starts names some."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -130,6 +131,8 @@ class Evaluate:
                 raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
             if self.starts != "noop":
                 raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
+        elif self.confidence != Goal.confidence:
+            raise PotstillError(f"--confidence {self.confidence}: it is of what --keep shows; add --keep")
 
     def _load_teacher(self, teacher: Path, task: "Task", student: Path) -> "tuple[Path, Policy]":
         """The teacher, which must play the student's task and see what it shows to the student."""

@@ -213,7 +213,12 @@ def _as_recorded(options: DistillOptions, recordings: list[Recording]) -> Distil
             )
         if (recording.envs, recording.play_epsilon) != (first.envs, first.play_epsilon):
             raise PotstillError(f"--data {folder}: recorded with other --envs or --play-epsilon than {options.data[0]}")
-    return replace(options, envs=first.envs, play_epsilon=first.play_epsilon, act=first.task.protocol.act)
+    recorded = {"envs": first.envs, "play_epsilon": first.play_epsilon, "act": first.task.protocol.act}
+    for name, value in recorded.items():
+        if (given := getattr(options, name)) not in (value, getattr(DistillOptions, name)):
+            flag = name.replace("_", "-")
+            raise PotstillError(f"--{flag} {given}: --data {options.data[0]} was recorded with {value}; leave it out")
+    return replace(options, **recorded)
 
 
 def _lessons(options: DistillOptions, teachers: tuple[Policy, ...], recordings: list[Recording]) -> tuple[Lesson, ...]:
