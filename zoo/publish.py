@@ -91,8 +91,10 @@ def main() -> None:
         steps=result["budget"]["steps"],
         updates=result["budget"]["updates"],
         seconds=result["budget"]["seconds"]["total"],
-        machine=(f"one {of['gpu']} and " if "gpu" in of else "")
-        + "{threads} of {cores} cores ({processor})".format(**of),
+        gpu=f"one {there['gpu']} and " if "gpu" in there else "",
+        threads=there["threads"],
+        cores=there["cores"],
+        processor=there["processor"],
         best=result["best"]["steps"],
         episodes=EPISODES,
         seed=seed,

@@ -265,7 +265,7 @@ class Policy:
         if not isinstance(self.network, Network):
             raise PotstillError(f"a policy of kind {self.spec} has no network of ours to save")
         if isinstance(self.network.head, GsdeHead):
-            raise PotstillError("gSDE's standard deviations have no place in our files")
+            raise PotstillError("gSDE's standard deviations have no place in such a file: distil it first")
         description: dict[str, Any] = {
             "network": str(self.spec),
             "outputs": self.outputs_are,

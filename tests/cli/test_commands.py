@@ -66,7 +66,7 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     teacher, same, poor = json.loads(capsys.readouterr().out)["policies"]
     assert teacher["file"] == same["file"] == "cartpole.safetensors"
     assert "normalised" not in teacher
-    assert teacher["random"]["episodes"] == 5
+    assert teacher["random"]["episodes"] == 10, "a quarter, but ten at least"
     assert same["normalised"]["mean"] == 1.0
     assert (same["statement"]["holds"], same["statement"]["share"]) == (True, 1.0)
     random = teacher["random"]["mean"]
@@ -78,6 +78,8 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     assert [line.split(".")[0] for line in (lines[0], lines[1], lines[3])] == ["cartpole", "cartpole", "poor"]
     assert lines[2] == "  keeps at least 0.9: shown at 0.95 confidence, one-sided (at least 1.000)"
     assert lines[4].startswith("  keeps at least 0.9: not shown at 0.95 confidence, one-sided (at least ")
+    main([*compare[:5], "--episodes", "1"])
+    assert capsys.readouterr().out.splitlines()[1].endswith(", normalised –"), "one episode says nothing of others"
     main(["evaluate", "cartpole.safetensors", "--teacher", "poor.safetensors", "--keep", "0.9", "--episodes", "8"])
     assert capsys.readouterr().out.splitlines()[2] == "  nothing is shown: the teacher isn't surely better than chance"
 

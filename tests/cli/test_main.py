@@ -12,6 +12,7 @@ from potstill import __version__
 from potstill.cli.main import COMMANDS, main, parse
 
 DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "out"]
+PONG = ["distill", "--teacher", "zoo:pong", "--student", "net3", "--out", "out"]
 COMPARE = ["evaluate", "cartpole.safetensors", "--teacher", "cartpole.safetensors"]
 
 WRONG = [
@@ -54,6 +55,7 @@ WRONG = [
     (["distill", "--teacher", "cartpole.safetensors", "--student", "net3", "--out", "out"], "takes frames"),
     (["distill", "--teacher", "cartpole.safetensors", "--student", "../x=mlp:8", "--out", "out"], "a name is letters"),
     # teachers
+    ([*PONG, "--starts", "expert", "--episodes", "101"], "100 starts of ALE/Pong-v5 for 101 episodes: add --episodes"),
     (["distill", "--teacher", "no.zip", "--student", "mlp:8", "--out", "out"], "cannot read no.zip: No such file"),
     (
         ["distill", "--teacher", "text.zip", "--student", "mlp:8", "--out", "out"],
@@ -77,6 +79,8 @@ WRONG = [
     (["demo", "--out", "full"], "holds something else than a demo"),
     (["report", "full"], "has no result.json"),
     (["report", "nowhere"], "has no result.json"),
+    (["report", "a" * 300], "File name too long: aaa"),
+    (["inspect", "a\udcff.zip"], "a?.zip: its name is no UTF-8: rename it"),
     (["report"], "RUNS"),
     (["report", "full", "--out", "full"], "--out full is a folder: name a file, as in full/report.html"),
     (["report", "full", "--out", "full/a.json"], "--out full/a.json: name a file that ends in .html"),
@@ -109,10 +113,12 @@ WRONG = [
     (["evaluate", "cartpole.safetensors", "--episodes", str(10**20)], "must be at most 1000000"),
     (["evaluate", "cartpole.safetensors", "--epsilon", "2"], "--epsilon 2.0: must be from 0 to 1"),
     (["evaluate", "cartpole.safetensors", "--starts", "human"], "human"),
+    (["evaluate", "zoo:pong", "--starts", "expert", "--episodes", "101"], "for 101 episodes: add --episodes 100, or"),
     (["evaluate", "cartpole.safetensors", "--task", "ALE/Pong-v5"], "name its own task with --task"),
     (["evaluate", "empty"], "empty is damaged or not"),
     (["evaluate"], "POLICY"),
     (["inspect", "pickle.pkl"], "is a pickle"),
+    (["inspect", "cartpole.safetensors", "--task", "Acrobot-v1"], "says CartPole-v1; leave it out"),
     (["inspect", "nowhere.safetensors"], "cannot read nowhere.safetensors"),
     (["inspect", "zoo:pnog"], "zoo:pnog: there are zoo:"),
     (["inspect", "hf://nobody"], "the Hub's names look like hf://owner/repository"),
@@ -120,6 +126,7 @@ WRONG = [
     (["inspect", "program.pt", "--task", "CartPole-v1"], "is a program (TorchScript), which runs code when loaded"),
     (["evaluate", "cartpole.safetensors", "--sees", "0:2"], "sees (4,), the chosen parts are 2 numbers"),
     (["evaluate", "cartpole.safetensors", "--keep", "0.9"], "--keep: name the policy of whose score with --teacher"),
+    ([*COMPARE, "--confidence", "0.9"], "--confidence 0.9: it is of what --keep shows; add --keep"),
     ([*COMPARE, "--keep", "1.2"], "--keep 1.2: must be above 0"),
     ([*COMPARE, "--keep", "0.9", "--episodes", "7"], "--episodes 7: must be at least 8 with --keep"),
     ([*COMPARE, "--keep", "0.9", "--starts", "some.json"], "--starts some.json: there are too few starts"),
@@ -210,6 +217,17 @@ def test_the_same_from_a_real_shell(potstill):
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line(executable):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([executable, "--version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "potstill: No space left on device: the output\n")
+
+
+def test_output_that_is_no_utf8_has_question_marks(potstill):
+    done = potstill("distill", "--help", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_version_and_help(potstill):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,14 @@ def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_
 def test_an_hour_too_short_to_be_played_is_refused(cartpole_file):
     with pytest.raises(PotstillError, match=r"--hours 1.005: too small for 600 environments"):
         plan(DistillOptions((), (cartpole_file,), hours=1.005, envs=600, threads=1))
+
+
+@pytest.mark.parametrize(("name", "value"), [("envs", 30), ("play_epsilon", 0.5), ("act", "sample")])
+def test_options_of_play_that_was_recorded_otherwise_are_refused(recorded, name, value):
+    choice = DistillOptions(("mlp:8",), data=(recorded,), hours=1.0, updates=5)
+    assert plan(replace(choice, envs=20)).options.envs == 20
+    with pytest.raises(PotstillError, match=f"--{name.replace('_', '-')} {value}: .* was recorded with .*; leave it"):
+        plan(replace(choice, **{name: value}))
 
 
 @pytest.mark.parametrize("hours", [0.1, 1.1])

@@ -61,7 +61,7 @@ def test_it_is_noticed_before_the_others_have_ended(tmp_path, monkeypatch):
 def test_what_a_worker_says_against_its_work_is_passed_on():
     players = [random_player(PONG, 4)]
     with pytest.raises(PotstillError, match="is over before it is reached: record starts anew"):
-        play(2, players, starts=[Start(0, (0,) * 2000)])
+        play(2, players, starts=[Start(0, (0,) * 2000)] * 4)
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path, monkeypatch):

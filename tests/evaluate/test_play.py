@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from potstill import Policy
-from potstill.evaluate import Player, play_episodes, random_player
+from potstill.evaluate import Player, play_episodes, random_episodes, random_player
 from potstill.tasks import EpisodeSeeds, make_task
 from potstill.tasks.starts import Start
 
@@ -59,6 +59,11 @@ def test_evaluation_starts_are_on_evaluation_seeds(monkeypatch, cartpole_teacher
     returns([Player(cartpole_teacher, "greedy", 0.0, 5)])
     assert len(seeds) >= 5
     assert all(seed % 2 == 1 for seed in seeds)
+
+
+@pytest.mark.parametrize(("episodes", "of_chance"), [(1, 1), (4, 4), (30, 10), (100, 25), (101, 26)])
+def test_chance_plays_a_quarter_of_the_episodes_but_enough(episodes, of_chance):
+    assert random_episodes(episodes) == of_chance
 
 
 @pytest.mark.parametrize("task_id", ["CartPole-v1", "ALE/Freeway-v5"])

@@ -59,13 +59,6 @@ def test_an_episode_begins_where_the_recorded_actions_lead():
     np.testing.assert_array_equal(first.observations, envs.observations)
 
 
-def test_starts_are_counted_on_from_the_first_after_the_last(cartpole_teacher: Policy):
-    starts = [Start(2, (0, 1)), Start(4, (1, 0, 1, 0))]
-    player = Player(cartpole_teacher, "greedy", 0.0, 4)
-    scores = {e: s for t in evaluate([player], CARTPOLE, 0, 1, starts=starts) for _, e, s in t.finished}
-    assert [scores[episode] for episode in range(4)] == [498, 496, 498, 496]
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     starts = (Start(2, (0, 1)), Start(4, ()))
@@ -76,7 +69,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_of_starts_reads_back(file):
-    assert Starts.read(str(file), CARTPOLE).starts == (Start(2, (0, 1)), Start(4, ()))
+    assert Starts.read(str(file), CARTPOLE, 2).starts == (Start(2, (0, 1)), Start(4, ()))
 
 
 @pytest.mark.parametrize(
@@ -97,19 +90,25 @@ def test_a_file_of_starts_reads_back(file):
 def test_a_file_that_is_none_is_one_line(file, changes, message):
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(PotstillError, match=message):
-        Starts.read(str(file), CARTPOLE)
+        Starts.read(str(file), CARTPOLE, 2)
+
+
+def test_fewer_starts_than_episodes_are_refused(file):
+    mend = r"2 starts of CartPole-v1 for 3 episodes: add --episodes 2, or record as many with .* --number 3"
+    with pytest.raises(PotstillError, match=mend):
+        Starts.read(str(file), CARTPOLE, 3)
 
 
 def test_where_none_are_recorded_the_command_that_records_them_is_named():
     with pytest.raises(PotstillError, match="no starts of CartPole-v1 are recorded; record them with potstill starts"):
-        Starts.read("expert", CARTPOLE)
+        Starts.read("expert", CARTPOLE, 1)
 
 
 def test_files_in_a_folder_are_found_by_their_tasks_name(file):
     file.rename(file.with_name("CartPole.json"))
-    assert Starts.read(str(file.parent), CARTPOLE).starts == (Start(2, (0, 1)), Start(4, ()))
+    assert Starts.read(str(file.parent), CARTPOLE, 2).starts == (Start(2, (0, 1)), Start(4, ()))
     with pytest.raises(PotstillError, match=r"no starts of ALE/Breakout-v5 are recorded"):
-        Starts.read(str(file.parent), BREAKOUT)
+        Starts.read(str(file.parent), BREAKOUT, 1)
 
 
 def test_a_start_that_leads_nowhere_any_more_is_no_score_of_zero(cartpole_teacher: Policy):
@@ -120,13 +119,13 @@ def test_a_start_that_leads_nowhere_any_more_is_no_score_of_zero(cartpole_teache
 
 @pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.json")), ids=lambda path: path.stem)
 def test_the_packages_starts_can_be_read(path):
-    starts = Starts.read("expert", make_task(f"ALE/{path.stem}-v5"))
+    starts = Starts.read("expert", make_task(f"ALE/{path.stem}-v5"), 100)
     assert len(starts.starts) == len({start.seed for start in starts.starts}) == 100
 
 
 def test_processes_share_the_same_starts(tmp_path):
     policy = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 4)
-    starts = recorded(random_player(BREAKOUT, 3), BREAKOUT)
+    starts = recorded(random_player(BREAKOUT, 6), BREAKOUT)
     player = Player(policy, "greedy", 1.0, 6)
     ended = [(p, e) for t in evaluate([player], BREAKOUT, 0, 2, starts=starts) for p, e, _ in t.finished]
     assert sorted(ended) == [(0, episode) for episode in range(6)]

@@ -50,6 +50,14 @@ def test_relative_and_normalised_by_hand():
     assert share.ci95[0] < share.mean < share.ci95[1]
 
 
+@pytest.mark.parametrize("single", [0, 1, 2])
+def test_a_single_episode_says_nothing_of_a_ratio(single):
+    scores = [score(8.0, 12.0), score(15.0, 25.0), score(-10.0, -9.0)]
+    scores[single] = score(scores[single].mean)
+    assert normalised(*scores) is None
+    assert single == 2 or relative(*scores[:2]) is None
+
+
 def test_a_ratio_that_says_nothing_is_none():
     assert relative(score(1.0), score(-5.0, -6.0)) is None
     assert normalised(score(1.0), score(2.0), score(2.0, 2.0)) is None

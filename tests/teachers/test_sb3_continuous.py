@@ -119,7 +119,7 @@ def test_a_continuous_policy_is_saved_and_read_back(case, tmp_path):
 
 def test_what_a_file_of_ours_cannot_hold_is_said(tmp_path):
     save("sac-gsde", tmp_path / "model.zip")
-    with pytest.raises(PotstillError, match="gSDE's standard deviations have no place"):
+    with pytest.raises(PotstillError, match="gSDE's standard deviations have no place in such a file: distil it first"):
         load(tmp_path / "model.zip").save(tmp_path / "copy.safetensors")
 
 

@@ -29,7 +29,7 @@ class Inspect:
     file: Annotated[Path, tyro.conf.Positional]
     """The file: a path, zoo:pong, or hf://owner/repository[/file]."""
     task: str | None = None
-    """What it plays, where neither the file nor its name says it."""
+    """What it plays, for ONNX files and programs whose names don't say it; others are read without it."""
     trust: bool = False
     """It may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
     json: bool = False
@@ -43,6 +43,9 @@ class Inspect:
         path = find(self.file)
         policies = load_all(path, self.task, self.trust)
         policy, several = policies[0], len(policies) > 1
+        if self.task is not None and self.task not in (known := [each.task for each in policies]):
+            said = f"says {', '.join(map(str, known))}" if any(known) else "is read without it"
+            raise PotstillError(f"--task {self.task}: {self.file} {said}; leave it out")
         facts: dict[str, Any] = {
             "file": str(self.file),
             "sha256": sha256(path),
@@ -60,7 +63,7 @@ class Inspect:
         for name, value in facts.items():
             if isinstance(value, dict | list):
                 value = json.dumps(value)
-            shown = value if value is not None else "not said: use --task"
+            shown = value if value is not None else "not said: evaluate and distill take --task"
             print(f"{name:13}{printable(str(shown))}")
 
 

@@ -5,8 +5,9 @@ import inspect
 import io
 import logging
 import os
+import re
 import sys
-from typing import Annotated, Any, Protocol, Union
+from typing import Annotated, Any, Protocol, Union, cast
 
 import tyro
 
@@ -14,7 +15,7 @@ from potstill.cli.common import printable
 from potstill.cli.files import Export, Inspect, Play, Push, Report
 from potstill.cli.learn import Demo, Distill, Fit, Record, Train
 from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.version import __version__
 
 COMMANDS = {
@@ -52,11 +53,15 @@ def main(argv: list[str] | None = None) -> None:
     """The entry point. Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home it can't write to it warns, and does without
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="replace")  # tables have frames, also in ASCII
     try:
+        if no_text := next((word for word in argv if re.search("[\ud800-\udfff]", word)), None):
+            raise PotstillError(f"{no_text}: its name is no UTF-8: rename it")
         if argv == ["--version"]:
             print(f"potstill {__version__}")
-            return
-        parse(argv).run(["potstill", *argv])
+        else:
+            parse(argv).run(["potstill", *argv])
+        sys.stdout.flush()  # while what a full disk says can be caught
     except PotstillError as error:
         print(f"potstill: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
@@ -64,8 +69,21 @@ def main(argv: list[str] | None = None) -> None:
         print("potstill: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `potstill … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
+    except OSError as error:  # a full disk behind `>`, a folder that can't be read
+        said = f"{error.strerror or error}: {error.filename or 'the output'}"
+        print(f"potstill: {printable(in_a_line(said))}", file=sys.stderr)
+        _drop_output()
+        sys.exit(2)
+
+
+def _drop_output() -> None:
+    """What can't be printed goes nowhere: the interpreter would complain of it at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(

@@ -3,7 +3,6 @@
 PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
-import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,13 +54,14 @@ class Evaluate:
     act: Literal["greedy", "sample"] = "greedy"
     """Take the best action, or draw from the policy's distribution."""
     teacher: Path | None = None
-    """Whom to compare them with: it plays as many episodes, and chance a quarter of them."""
+    """Whom to compare them with: it plays as many episodes, and chance a quarter of them, ten at least."""
     keep: float | None = None
     """The share of the teacher's score above chance that is to be shown, one-sided."""
     confidence: float = 0.95
     """Of what --keep shows."""
     seed: int = 0
-    """Of starts and chance. Evaluation's episodes are never training's."""
+    """Of starts and chance. Evaluation's episodes are never training's. Two policies of one seed don't meet the same
+    starts, unless --starts names some."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -71,7 +71,7 @@ class Evaluate:
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import print_json, show_progress, show_score
-        from potstill.evaluate import RANDOM_SHARE, Player, random_player, scores
+        from potstill.evaluate import Player, random_episodes, random_player, scores
         from potstill.machine import cores, prepare_device
         from potstill.tasks.starts import Starts
 
@@ -87,12 +87,14 @@ class Evaluate:
         if self.teacher is not None:
             for task, named in by_task.items():
                 named.insert(0, self._load_teacher(self.teacher, task, named[0][0]))
-        starts = {task: None if self.starts == "noop" else Starts.read(self.starts, task) for task in by_task}
+        starts = {
+            task: None if self.starts == "noop" else Starts.read(self.starts, task, self.episodes) for task in by_task
+        }
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():
             players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
             if self.teacher is not None:
-                players.append(random_player(task, math.ceil(self.episodes * RANDOM_SHARE)))
+                players.append(random_player(task, random_episodes(self.episodes)))
             recorded = starts[task]
             playing = scores(players, task, self.seed, cores(self.threads), recorded and recorded.starts)
             found = show_progress(playing)
@@ -129,6 +131,8 @@ class Evaluate:
                 raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
             if self.starts != "noop":
                 raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
+        elif self.confidence != Goal.confidence:
+            raise PotstillError(f"--confidence {self.confidence}: it is of what --keep shows; add --keep")
 
     def _load_teacher(self, teacher: Path, task: "Task", student: Path) -> "tuple[Path, Policy]":
         """The teacher, which must play the student's task and see what it shows to the student."""

@@ -215,7 +215,12 @@ def _as_recorded(options: DistillOptions, recordings: list[Recording]) -> Distil
             )
         if (recording.envs, recording.play_epsilon) != (first.envs, first.play_epsilon):
             raise PotstillError(f"--data {folder}: recorded with other --envs or --play-epsilon than {options.data[0]}")
-    return replace(options, envs=first.envs, play_epsilon=first.play_epsilon, act=first.task.protocol.act)
+    recorded = {"envs": first.envs, "play_epsilon": first.play_epsilon, "act": first.task.protocol.act}
+    for name, value in recorded.items():
+        if (given := getattr(options, name)) not in (value, getattr(DistillOptions, name)):
+            flag = name.replace("_", "-")
+            raise PotstillError(f"--{flag} {given}: --data {options.data[0]} was recorded with {value}; leave it out")
+    return replace(options, **recorded)
 
 
 def _lessons(options: DistillOptions, teachers: tuple[Policy, ...], recordings: list[Recording]) -> tuple[Lesson, ...]:
@@ -254,7 +259,8 @@ def _lessons(options: DistillOptions, teachers: tuple[Policy, ...], recordings: 
             raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
         quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
         temperature = options.temperature or TEMPERATURE[outputs_are]
-        starts = None if options.starts == "noop" or teacher is None else Starts.read(options.starts, task)
+        scored_from = options.starts != "noop" and teacher is not None
+        starts = Starts.read(options.starts, task, options.episodes) if scored_from else None
         bf16 = quick or options.precision == "bf16"
         lessons.append(Lesson(task, teacher, record, recording, temperature, bf16, starts, size))
     return tuple(lessons)

@@ -1,6 +1,5 @@
 """The numbers of a run: everybody's scores, and `result.json`."""
 
-import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.errors import PotstillError
 from potstill.evaluate import (
-    RANDOM_SHARE,
     Player,
     Score,
     evaluate,
     geometric_mean,
     normalised,
+    random_episodes,
     random_player,
     relative,
 )
@@ -92,7 +91,7 @@ def _players(
     players |= {f"student {name}": Player(of[index], act, epsilon, episodes) for name, of in students.items()}
     if both_acts and teacher.outputs_are != "q":
         players["teacher, other act"] = Player(teacher, _other(act), epsilon, episodes)
-    return players | {"random": random_player(task, math.ceil(episodes * RANDOM_SHARE))}
+    return players | {"random": random_player(task, random_episodes(episodes))}
 
 
 def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played | None]) -> dict[str, Any]:

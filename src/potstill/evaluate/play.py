@@ -5,6 +5,7 @@ environments take them from one queue, so that none stands idle while another pl
 ends before the last is over.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ IDLE = (-1, -1)
 """What an environment plays when the list is at its end."""
 RANDOM_SHARE = 0.25
 """Episodes of the random policy to one of the teacher's: it is far away, and its returns vary little."""
+LEAST_RANDOM = 10
+"""How many it plays where the teacher plays so many: of fewer, how much its returns vary isn't known."""
 SMALL = 100_000
 """Parameters up to which a network is computed on one thread while emulators hold the cores."""
 
@@ -70,8 +73,8 @@ def play_episodes(
         jobs: (player, episode), in the order they are begun.
         seed: of the starts and of chance.
         threads: of emulators and large networks.
-        starts: where episodes begin, the n-th one at the n-th start (counted on from the first after the last). Until
-            there the recorded actions are taken, and what they earn isn't counted.
+        starts: where episodes begin, the n-th one at the n-th start. Until there the recorded actions are taken, and
+            what they earn isn't counted.
         process: which of several that share the episodes this is: each has seeds of its own.
     """
     seeds = EpisodeSeeds(seed, "evaluation")
@@ -84,7 +87,7 @@ def play_episodes(
         if starts is None:
             return seeds(env + MAX_ENVS * process, episode)
         playing[env] = next(queue, IDLE)  # the copy is being reset: what it begins must be known now
-        start = starts[playing[env][1] % len(starts)]
+        start = starts[playing[env][1]]
         forced[env] = start.actions
         return start.seed
 
@@ -134,6 +137,11 @@ def play_episodes(
 def play_threads(policy: Policy, threads: int) -> int:
     """Arithmetic threads for a policy that plays: idle ones would spin on the cores its emulators need."""
     return 1 if policy.num_parameters < SMALL or policy.device != "cpu" else threads
+
+
+def random_episodes(episodes: int) -> int:
+    """How many the random policy plays beside a teacher that plays so many."""
+    return max(min(episodes, LEAST_RANDOM), math.ceil(episodes * RANDOM_SHARE))
 
 
 def random_player(task: Task, episodes: int) -> Player:

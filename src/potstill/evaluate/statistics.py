@@ -41,9 +41,9 @@ class Score:
 
 
 def relative(student: Score, teacher: Score) -> Estimate | None:
-    """student / teacher, the paper's measure; None where the teacher's mean isn't surely positive: it would say
-    nothing."""
-    if not _surely_positive(teacher):
+    """student / teacher, the paper's measure; None where the teacher's mean isn't surely positive, or of a single
+    episode: it would say nothing."""
+    if len(student.returns) < 2 or not _surely_positive(teacher):
         return None
     return _bootstrap([student, teacher], lambda s, t, axis=-1: s.mean(axis) / _above_zero(t.mean(axis)))
 
@@ -70,9 +70,9 @@ def geometric_mean(pairs: Sequence[tuple[Score, Score]]) -> Estimate | None:
 def normalised(student: Score, teacher: Score, random: Score) -> Estimate | None:
     """(student − random) / (teacher − random): 1 plays as well as the teacher, 0 as well as chance.
 
-    None where the teacher isn't surely better than chance.
+    None where the teacher isn't surely better than chance, or of a single episode.
     """
-    if not _surely_positive(teacher, random):
+    if len(student.returns) < 2 or not _surely_positive(teacher, random):
         return None
     return _bootstrap(
         [student, teacher, random],
@@ -81,9 +81,12 @@ def normalised(student: Score, teacher: Score, random: Score) -> Estimate | None
 
 
 def _surely_positive(score: Score, zero: Score | None = None) -> bool:
-    """Whether a mean, less another's, lies above 0 with its whole interval: what is divided by it has one then."""
-    zero = zero or Score((0.0,))
-    return _bootstrap([score, zero], lambda s, z, axis=-1: s.mean(axis) - z.mean(axis)).ci95[0] > 0
+    """Whether a mean, less another's, lies above 0 with its whole interval: what is divided by it has one then. Of a
+    single episode nothing is sure."""
+    zero = zero or Score((0.0, 0.0))
+    if min(len(score.returns), len(zero.returns)) < 2:
+        return False
+    return difference(score, zero).ci95[0] > 0
 
 
 def _above_zero(means: np.ndarray) -> np.ndarray:
@@ -92,12 +95,12 @@ def _above_zero(means: np.ndarray) -> np.ndarray:
 
 
 def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
-    """Percentile bootstrap; the samples are resampled independently, the seed is fixed."""
+    """Percentile bootstrap; the samples are resampled independently, the seed is fixed. Equal returns, a single one
+    among them, give an interval of no width."""
     samples = [np.asarray(score.returns, dtype=np.float64) for score in scores]
     value = float(statistic(*samples))
     if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, (value, value))
-    samples = [np.repeat(sample, 2) if len(sample) < 2 else sample for sample in samples]
     at_a_time = max(1, MOST_DRAWN // max(map(len, samples)))
     result = bootstrap(
         samples, statistic, n_resamples=RESAMPLES, batch=at_a_time, vectorized=True, paired=False, method="percentile",

@@ -7,7 +7,6 @@ held, so that one false statement in the whole sequence is as improbable as in o
 1995; who is in it comes from other episodes, the order from sizes).
 """
 
-import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from potstill.distill.result import Played, results, score
 from potstill.distill.run import complete, conclude, go_on, learn_and_save, save_students
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
-from potstill.evaluate import RANDOM_SHARE, Player, Score, normalised, random_player, relative, scores
+from potstill.evaluate import Player, Score, normalised, random_episodes, random_player, relative, scores
 from potstill.files import read_json, write_json
 from potstill.fit.options import Goal, ladder
 from potstill.fit.statement import MIN_EPISODES, Statement, episodes_needed, p_value, statement
@@ -289,7 +288,7 @@ def _players(lesson: Lesson, students: dict[str, Policy], episodes: int) -> dict
     assert teacher is not None
     policies = {"teacher": teacher, **students}
     players = {name: Player(policy, protocol.act, protocol.epsilon, episodes) for name, policy in policies.items()}
-    return players | {"random": random_player(lesson.task, math.ceil(episodes * RANDOM_SHARE))}
+    return players | {"random": random_player(lesson.task, random_episodes(episodes))}
 
 
 def _play(

@@ -14,8 +14,8 @@ from scipy.stats import norm, t
 
 from potstill.evaluate import RANDOM_SHARE, Score
 
-MIN_EPISODES = 2 * math.ceil(1 / RANDOM_SHARE)
-"""Of a student, to state anything: chance plays a quarter as many, and a variance takes two."""
+MIN_EPISODES = 8
+"""Of a student, to state anything: of fewer, how much its returns vary isn't known."""
 FAR = 10.0
 """Below the measured share nothing less than this is looked for."""
 

@@ -50,7 +50,12 @@ class ReproduceOptions:
         must_be("at least 0", self, "threads")
         if self.memory_hours is not None and not self.memory_hours >= LEAST_MEMORY_HOURS:
             raise PotstillError(f"--memory-hours {self.memory_hours}: must be at least {LEAST_MEMORY_HOURS}")
-        return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20) if self.quick else self
+        if not self.quick:
+            return self
+        for name in ("hours", "steps", "episodes"):
+            if (given := getattr(self, name)) != getattr(ReproduceOptions, name):
+                raise PotstillError(f"--{name} {given}: --quick has its own; leave out one of them")
+        return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20)
 
     def record(self) -> dict[str, Any]:
         """The options as JSON."""

@@ -57,16 +57,17 @@ class Starts:
         write_json(path, {**record, "protocol": self.protocol, "starts": starts})
 
     @classmethod
-    def read(cls, name: str, task: Task) -> "Starts":
+    def read(cls, name: str, task: Task, episodes: int) -> "Starts":
         """The starts of a task.
 
         Args:
             name: `expert` for those that come with the package, or the path of a file, or of a folder of such files,
                 each called as its game: Pong.json.
             task: what will be played from them.
+            episodes: how many, each from a start of its own.
 
         Raises:
-            PotstillError: there are none, or they are of another task or of other settings.
+            PotstillError: there are none or too few, or they are of another task or of other settings.
         """
         path = BUNDLED if name == "expert" else Path(name)
         if path.is_dir():
@@ -88,9 +89,14 @@ class Starts:
             expert = {name: content["expert"][name] for name in EXPERT}
             if not all(isinstance(value, str) for value in expert.values()):
                 raise ValueError("its expert")
-            return cls(content["task"], expert, content["protocol"], starts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PotstillError(f"{path} is no file of starts ({error})") from error
+        if len(starts) < episodes:  # the same start twice would count as two that agree
+            raise PotstillError(
+                f"--starts {name}: {len(starts)} starts of {task.id} for {episodes} episodes: add --episodes"
+                f" {len(starts)}, or record as many with potstill starts --number {episodes}"
+            )
+        return cls(content["task"], expert, content["protocol"], starts)
 
 
 def dynamics(protocol: Protocol) -> dict[str, Any]:
