@@ -25,7 +25,9 @@ WRONG = [
     (["distill", "--student", "mlp:8", "--out", "out"], "--teacher, or recorded play with --data"),
     ([*DISTILL, "--hours", "many"], "hours"),
     ([*DISTILL, "--loss", "kll"], "kll"),
-    ([*DISTILL, "--hour", "1"], "Perhaps you meant: --hours"),
+    ([*DISTILL, "--hour", "1"], "Unrecognized options: --hour, 1; perhaps --hours; see potstill distill --help"),
+    (["inspect", "https://huggingface.co/sb3/dqn-CartPole-v1"], "name a file, or hf://sb3/dqn-CartPole-v1"),
+    (["evaluate", "cartpole.safetensors", "--task", "nowhere:Cart-v0"], "nowhere:Cart-v0: nowhere can't be imported"),
     ([*DISTILL, "--device", "tpu"], "tpu"),
     ([*DISTILL, "--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
     ([*DISTILL, "--student", "mlp:4"], "--student is given twice: name all of its values behind one"),
@@ -217,6 +219,16 @@ def test_the_same_from_a_real_shell(potstill):
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_an_environment_of_ones_own_is_imported_by_the_module_that_is_typed(workplace, monkeypatch, capsys):
+    cartpole = "gymnasium.envs.classic_control:CartPoleEnv"
+    module = f"import gymnasium\ngymnasium.register('Mine-v0', '{cartpole}', max_episode_steps=90)"
+    (workplace / "mine_for_a_test.py").write_text(module)
+    monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(str(workplace))
+    main(["evaluate", "cartpole.safetensors", "--task", "mine_for_a_test:Mine-v0", "--episodes", "2"])
+    assert "90.00 [90.00, 90.00] over 2 episodes of Mine-v0" in capsys.readouterr().out
 
 
 def test_output_that_cannot_be_written_is_one_line(executable):

@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
+from potstill import PotstillError
 from potstill.tasks import Envs, EpisodeSeeds, make_task
 
 TRAINING = EpisodeSeeds(0, "training")
@@ -130,6 +132,17 @@ def test_an_episode_is_cut_at_the_protocols_frames():
     assert lengths
     # The no-ops (0 to 29 frames) and FIRE at the start count as frames.
     assert all(90 <= length <= 100 for length in lengths)
+
+
+def test_an_environment_that_fails_is_named(monkeypatch):
+    envs = Envs(make_task("CartPole-v1"), 2, TRAINING)
+
+    def overheat(self: CartPoleEnv, action: int) -> None:
+        raise RuntimeError("the motor\nis hot")
+
+    monkeypatch.setattr(CartPoleEnv, "step", overheat)
+    with pytest.raises(PotstillError, match="CartPole-v1 failed: RuntimeError: the motor is hot"):
+        envs.step(np.zeros(2, np.int64))
 
 
 def test_rewards_are_not_clipped():

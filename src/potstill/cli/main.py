@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+from importlib import import_module
 from typing import Annotated, Any, Protocol, Union, cast
 
 import tyro
@@ -15,7 +16,7 @@ from potstill.cli.common import printable
 from potstill.cli.files import Export, Inspect, Play, Push, Report
 from potstill.cli.learn import Demo, Distill, Fit, Record, Train
 from potstill.cli.measure import Bench, Cost, Evaluate, Reproduce, Starts
-from potstill.errors import PotstillError, in_a_line
+from potstill.errors import PotstillError, in_a_line, named
 from potstill.version import __version__
 
 COMMANDS = {
@@ -43,6 +44,8 @@ class Runnable(Protocol):
     def run(self, command: list[str]) -> None: ...
 
 
+ENVIRONMENT = re.compile(r"([\w.]+):([\w/-]+-v\d+(?:\?.*)?)")
+"""An environment's id behind the module that registers it."""
 DESCRIPTION = """Distil a trained reinforcement-learning policy into a small, fast one that plays as well, and prove it.
 
 Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 7 % and 4 % of its size.
@@ -60,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         if argv == ["--version"]:
             print(f"potstill {__version__}")
         else:
-            parse(argv).run(["potstill", *argv])
+            parse(list(map(_environment, argv))).run(["potstill", *argv])
         sys.stdout.flush()  # while what a full disk says can be caught
     except PotstillError as error:
         print(f"potstill: {printable(str(error))}", file=sys.stderr)
@@ -98,11 +101,11 @@ def parse(
     if twice := next((option for option in options if options.count(option) > 1), None):
         raise PotstillError(f"{twice} is given twice: name all of its values behind one")
     complaint = io.StringIO()
-    named = argv[0] if argv and argv[0] in COMMANDS else None
+    command = argv[0] if argv and argv[0] in COMMANDS else None
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                _union(in_short=named is None),
+                _union(in_short=command is None),
                 prog="potstill",
                 description=DESCRIPTION,
                 args=argv or ["--help"],
@@ -111,9 +114,22 @@ def parse(
     except SystemExit as stop:
         if stop.code == 2:
             raise PotstillError(
-                f"{_one_line(complaint.getvalue())}; see potstill {named + ' ' if named else ''}--help"
+                f"{_one_line(complaint.getvalue())}; see potstill {command + ' ' if command else ''}--help"
             ) from None
         raise
+
+
+def _environment(word: str) -> str:
+    """What `module:Env-v0` names, after its module is imported, which registers it, as `gymnasium.make` does. Only what
+    was typed is, never what a file says."""
+    match = ENVIRONMENT.fullmatch(word)
+    if match is None:
+        return word
+    try:
+        import_module(match[1])
+    except Exception as error:  # anybody's code
+        raise PotstillError(f"{word}: {match[1]} can't be imported: {named(error)}") from error
+    return match[2]
 
 
 def _union(in_short: bool) -> Any:
@@ -127,10 +143,12 @@ def _union(in_short: bool) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """The words of tyro's framed message, up to its advice about --help."""
+    """The words of tyro's framed message, up to its advice; of that, the likeliest option."""
     lines = [line.strip(" │╭╮╰╯─\t") for line in box.splitlines()]
-    words = " ".join(line for line in lines if line)
+    words = " ".join(line for line in lines if line.strip("-"))  # frames are of dashes where there is only ASCII
     words, _, _ = words.partition("For full helptext")
     title = box.splitlines()[0].strip(" ╭╮─") if box else ""
     words = words.removeprefix(title).strip() or "wrong arguments"
-    return words.rstrip(". ")
+    words, _, similar = words.partition(" Perhaps you meant:")
+    likely = re.search(r"--[\w-]+", similar)
+    return words.rstrip(". ") + (f"; perhaps {likely[0]}" if likely else "")

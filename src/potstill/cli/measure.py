@@ -251,7 +251,8 @@ class Reproduce:
         open_run(self.out, self.resume, command, record, FILES + OF_THE_MACHINE)  # its runs check theirs
         with resumable(command):
             for number, (name, progress) in enumerate(run(reproduction, self.out, command), 1):
-                print(f"{name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
+                if sys.stderr.isatty():
+                    print(f"{name} ({number} of {len(reproduction.jobs)})", file=sys.stderr)
                 show_progress(progress)
             collect(reproduction, self.out, command)
         page = write_report(self.out)

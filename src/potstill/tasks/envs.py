@@ -5,13 +5,15 @@ in it. Nothing else has to be saved to come back to the middle of one: ALE's vec
 emulator's state, but it can be seeded, reset one copy at a time, and stepped again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from potstill.errors import PotstillError, named
 from potstill.tasks.spec import Task, make_gymnasium_env, rom_name
 
 if TYPE_CHECKING:
@@ -170,16 +172,27 @@ class Envs:
             seed: Any = np.array(list(seeds.values())) if seeded else None
         else:
             seed = [seeds.get(env) for env in range(self.num_envs)]
-        observations, infos = self._vector.reset(seed=seed, options={"reset_mask": which} if not which.all() else None)
+        with self._named():
+            options = {"reset_mask": which} if not which.all() else None
+            observations, infos = self._vector.reset(seed=seed, options=options)
         self.observations = self._cast(observations)
         self._lives = self._lives_of(infos)
 
     def _step(self, actions: np.ndarray) -> None:
-        observations, self.rewards, self.terminated, self.truncated, infos = self._vector.step(actions)
+        with self._named():
+            observations, self.rewards, self.terminated, self.truncated, infos = self._vector.step(actions)
         self.observations = self._cast(observations)
         lives = self._lives_of(infos)
         self.lost_life = lives < self._lives
         self._lives = lives
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """An environment may be anybody's, and raise anything: say whose it is."""
+        try:
+            yield
+        except Exception as error:
+            raise PotstillError(f"{self.task.id} failed: {named(error)}") from error
 
     def _lives_of(self, infos: dict[str, Any]) -> np.ndarray:
         return infos["lives"] if self.task.is_atari else np.zeros(self.num_envs, np.int32)

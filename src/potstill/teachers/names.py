@@ -18,11 +18,14 @@ def find(name: str | Path) -> Path:
     """The file of a policy. One of the Hub's is downloaded, or taken from the Hub's cache.
 
     Raises:
-        PotstillError: there is none of that name. A path is not looked for.
+        PotstillError: there is none of that name, or it is a web page's. A path is not looked for.
     """
     text = str(name)
     if text.startswith("zoo:"):
         return _in_zoo(text.removeprefix("zoo:"))
+    if re.match("https?:/", text):
+        on_hub = re.match(r"https?:/{1,2}huggingface\.co/([\w.-]+/[\w.-]+)", text)
+        raise PotstillError(f"{text}: name a file, " + (f"or hf://{on_hub[1]}" if on_hub else "downloaded before"))
     if match := re.match("hf:/{1,2}", text):  # a Path has swallowed one slash
         return hub.download(text[match.end() :])
     return Path(name)
