@@ -9,7 +9,7 @@ from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.errors import PotstillError
 
-SMALL = {"hours": 0.02, "envs": 20, "updates": 10, "threads": 1, "episodes": 1}
+SMALL = {"hours": 0.02, "envs": 20, "updates": 50, "threads": 1, "episodes": 1}
 
 
 @pytest.fixture(autouse=True)
