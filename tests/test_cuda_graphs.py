@@ -75,6 +75,18 @@ def test_students_of_the_same_seed_learn_the_same_and_agree_with_the_teacher(tmp
     assert last["agreement"]["net3-kl"] > 0.9
 
 
+def test_continuous_actions_are_learnt_there_too(tmp_path):
+    def swing(seen: np.ndarray) -> np.ndarray:
+        return -seen[:, 1:2] - seen[:, 2:3] / 8
+
+    teacher = Policy.from_callable(swing, "Pendulum-v1")
+    options = DistillOptions(("mlp:16",), hours=0.04, updates=10_000, envs=9, episodes=2, threads=2, device="cuda")
+    for _ in distilling.run(plan(options, teacher), tmp_path / "run", False, []):
+        pass
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["agreement"]["mlp_16"] > 0.5
+
+
 @pytest.mark.usefixtures("short_games")
 @pytest.mark.parametrize("tasks", [("ALE/Pong-v5",), ("ALE/Pong-v5", "ALE/Breakout-v5")])
 def test_dqn_of_the_same_seed_learns_the_same(tmp_path: Path, tasks: tuple[str, ...]):

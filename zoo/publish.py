@@ -2,8 +2,8 @@
 
     python zoo/publish.py runs/freeway
 
-The best policy and its float16 file play the same 100 episodes, others than those it was chosen by, and the file 20
-more without chance. It isn't published if it scores surely less.
+The best policy and its float16 file play 100 episodes each, others than those it was chosen by, and the file 20 more
+without chance. It isn't published if it scores surely less.
 """
 
 import argparse
@@ -45,7 +45,7 @@ A DQN for {task}: 84×84×4 frames, {actions} actions, {parameters:,} parameters
 
 ![Scores on the way, with 95 % intervals]({name}.svg)
 
-Every episode is in [{name}.json]({name}.json).
+Every episode of the file is in [{name}.json]({name}.json).
 """
 
 
@@ -91,7 +91,7 @@ def main() -> None:
         steps=result["budget"]["steps"],
         updates=result["budget"]["updates"],
         seconds=result["budget"]["seconds"]["total"],
-        gpu=f"one {there['gpu']} and " if "gpu" in there else "",
+        gpu=f"one {there['gpu']} and " if "--device cuda" in " ".join(result["command"]) else "",
         threads=there["threads"],
         cores=there["cores"],
         processor=there["processor"],

@@ -1,6 +1,7 @@
 """From outputs to actions, discrete or continuous."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Actions:
 
     def of(self, means: Float[Tensor, "batch actions"]) -> Float[Tensor, "batch actions"]:
         """Actions from means or samples."""
-        low, high = (torch.tensor(bound, device=means.device) for bound in (self.low, self.high))
+        low, high = (_on(means.device, bound) for bound in (self.low, self.high))
         if self.squashed:
             return low + (means.tanh() + 1) / 2 * (high - low)
         return means.clamp(low, high)
@@ -54,8 +55,14 @@ class Actions:
     ) -> Bool[Tensor, " batch"]:
         """Whether the mean actions are within 5 % of their range of each other, in every dimension."""
         one, other = (self.of(each.chunk(2, -1)[0]) for each in (outputs, others))
-        ranges = torch.tensor(self.high) - torch.tensor(self.low)
-        return ((one - other).abs() <= SAME * ranges.to(one.device)).all(-1)
+        ranges = _on(one.device, self.high) - _on(one.device, self.low)
+        return ((one - other).abs() <= SAME * ranges).all(-1)
+
+
+@cache
+def _on(device: torch.device, bound: tuple[float, ...]) -> Tensor:
+    """A bound where it is used; a CUDA graph can't fetch it there."""
+    return torch.tensor(bound, device=device)
 
 
 def read_actions(described: Any, num_actions: int) -> Actions:

@@ -43,8 +43,7 @@ class Graphs:
             of_kind.calls += 1
             if of_kind.calls <= WARM_UP:
                 return _beside(of_kind.stream, step, inputs)
-            _capture(of_kind, step, inputs)
-            assert of_kind.graph is not None
+            of_kind.graph = _capture(of_kind, step, inputs)
         for held, given in zip(of_kind.inputs, inputs, strict=True):
             held.copy_(given)
         of_kind.graph.replay()
@@ -61,10 +60,10 @@ def _beside(stream: torch.cuda.Stream, step: Step, inputs: tuple[Tensor, ...]) -
     return outputs
 
 
-def _capture(of_kind: _Graph, step: Step, inputs: tuple[Tensor, ...]) -> None:
+def _capture(of_kind: _Graph, step: Step, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
     of_kind.inputs = tuple(torch.empty_like(given) for given in inputs)
     graph = torch.cuda.CUDAGraph()
     # Other threads, which play meanwhile, may do what would spoil a capture of theirs.
     with torch.cuda.graph(graph, stream=of_kind.stream, capture_error_mode="thread_local"):
         of_kind.outputs = step(*of_kind.inputs)
-    of_kind.graph = graph
+    return graph

@@ -25,7 +25,7 @@ SCHEMA = 1
 FILES = ("teacher", "data", "starts")
 """Options that name files; their checksums stand beside them."""
 OF_THE_MACHINE = ("device", "precision", "threads")
-"""Options that decide the same on no two machines."""
+"""Options that may be others on another machine."""
 LOCK = ".lock"
 
 
@@ -93,7 +93,7 @@ def _typed(value: Any) -> Any:
 
 
 def _lock(out: Path) -> None:
-    """Lock a folder until this process ends, however it ends; it may lock it again.
+    """Lock a folder until this process ends, however it ends; it may lock it again, and mustn't open the file else.
 
     Raises:
         PotstillError: another process has locked it.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potstill import __version__
-from potstill.cli.main import COMMANDS, main, parse
+from potstill.cli.main import COMMANDS, _environment, main, parse
 
 DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "out"]
 PONG = ["distill", "--teacher", "zoo:pong", "--student", "net3", "--out", "out"]
@@ -227,8 +227,18 @@ def test_an_environment_of_ones_own_is_imported_by_the_module_that_is_typed(work
     (workplace / "mine_for_a_test.py").write_text(module)
     monkeypatch.chdir(workplace)
     monkeypatch.syspath_prepend(str(workplace))
-    main(["evaluate", "cartpole.safetensors", "--task", "mine_for_a_test:Mine-v0", "--episodes", "2"])
+    main(["evaluate", "cartpole.safetensors", "--task=mine_for_a_test:Mine-v0", "--episodes", "2"])
     assert "90.00 [90.00, 90.00] over 2 episodes of Mine-v0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["hf://sb3/dqn-CartPole-v1", "https://x/y-v0", "zoo:pong", "cnn:8-8-8:16:2f"])
+def test_nothing_else_is_taken_for_an_environment_of_ones_own(word):
+    assert _environment(word) == word
+
+
+def test_output_that_is_closed_is_none(executable):
+    done = subprocess.run(["sh", "-c", f"{executable} --version >&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_output_that_cannot_be_written_is_one_line(executable):

@@ -1,6 +1,7 @@
 """`potstill …`: read the arguments, run the command, turn errors into one line and an exit status."""
 
 import contextlib
+import errno
 import inspect
 import io
 import logging
@@ -8,7 +9,7 @@ import os
 import re
 import sys
 from importlib import import_module
-from typing import Annotated, Any, Protocol, Union, cast
+from typing import Annotated, Any, Protocol, Union
 
 import tyro
 
@@ -44,7 +45,7 @@ class Runnable(Protocol):
     def run(self, command: list[str]) -> None: ...
 
 
-ENVIRONMENT = re.compile(r"([\w.]+):([\w/-]+-v\d+(?:\?.*)?)")
+ENVIRONMENT = re.compile(r"(--task=)?([\w.]+):(\w[\w/-]*-v\d+(?:\?.*)?)")
 """An environment's id behind the module that registers it."""
 DESCRIPTION = """Distil a trained reinforcement-learning policy into a small, fast one that plays as well, and prove it.
 
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     """The entry point. Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home it can't write to it warns, and does without
-    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="replace")  # tables have frames, also in ASCII
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):  # not where it is closed
+        reconfigure(errors="replace")  # tables have frames, also in ASCII
     try:
         if no_text := next((word for word in argv if re.search("[\ud800-\udfff]", word)), None):
             raise PotstillError(f"{no_text}: its name is no UTF-8: rename it")
@@ -64,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"potstill {__version__}")
         else:
             parse(list(map(_environment, argv))).run(["potstill", *argv])
-        sys.stdout.flush()  # while what a full disk says can be caught
+        if sys.stdout:
+            sys.stdout.flush()  # while what a full disk says can be caught
     except PotstillError as error:
         print(f"potstill: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
@@ -75,7 +78,8 @@ def main(argv: list[str] | None = None) -> None:
         _drop_output()
         sys.exit(1)
     except OSError as error:  # a full disk behind `>`, a folder that can't be read
-        said = f"{error.strerror or error}: {error.filename or 'the output'}"
+        where = error.filename or ("the output" if error.errno == errno.ENOSPC else type(error).__name__)
+        said = f"{error.strerror or error}: {where}"
         print(f"potstill: {printable(in_a_line(said))}", file=sys.stderr)
         _drop_output()
         sys.exit(2)
@@ -126,10 +130,10 @@ def _environment(word: str) -> str:
     if match is None:
         return word
     try:
-        import_module(match[1])
+        import_module(match[2])
     except Exception as error:  # anybody's code
-        raise PotstillError(f"{word}: {match[1]} can't be imported: {named(error)}") from error
-    return match[2]
+        raise PotstillError(f"{word}: {match[2]} can't be imported: {named(error)}") from error
+    return (match[1] or "") + match[3]
 
 
 def _union(in_short: bool) -> Any:

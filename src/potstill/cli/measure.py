@@ -54,7 +54,7 @@ class Evaluate:
     act: Literal["greedy", "sample"] = "greedy"
     """Take the best action, or draw from the policy's distribution."""
     teacher: Path | None = None
-    """Whom to compare them with: it plays as many episodes, and chance a quarter of them, ten at least."""
+    """Whom to compare them with: it plays as many episodes, and chance a quarter of them, ten at least or as many."""
     keep: float | None = None
     """The share of the teacher's score above chance that is to be shown, one-sided."""
     confidence: float = 0.95
@@ -236,7 +236,8 @@ class Reproduce:
     """The folder of its runs; must be empty, unless --resume."""
     options: Flat[ReproduceOptions] = field(default_factory=ReproduceOptions)
     resume: bool = False
-    """Go on with what is in --out (repeat its other options), or begin. Finished runs may be another machine's."""
+    """Go on with what is in --out (repeat its other options), or begin. Finished runs may be another machine's (name
+    its --memory-hours)."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_table
@@ -281,6 +282,8 @@ class Bench:
         from potstill.distill.plan import plan
 
         must_be("at least 1", self, "rounds")
+        if self.options.data:
+            raise PotstillError("bench: it plays, and takes no --data")
         planned = plan(self.options)
         measured = show_progress(bench(planned, self.rounds))
         if self.json:

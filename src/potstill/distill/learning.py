@@ -133,7 +133,8 @@ def _updates(
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        as_graph = plan.options.device == "cuda" and number * BATCH_NORM_MOMENTUM > 1  # which graphs can't change
+        # A graph holds batch normalisation's momentum as it was, and that changes until then.
+        as_graph = plan.options.device == "cuda" and number * BATCH_NORM_MOMENTUM >= 1
         sums += torch.stack((update_as_graph if as_graph else update)(plan, student, batch))
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement

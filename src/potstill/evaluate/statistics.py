@@ -95,11 +95,11 @@ def _above_zero(means: np.ndarray) -> np.ndarray:
 
 
 def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
-    """Percentile bootstrap; the samples are resampled independently, the seed is fixed. Equal returns, a single one
-    among them, give an interval of no width."""
+    """Percentile bootstrap; the samples are resampled independently, the seed is fixed. Equal returns give an
+    interval of no width; one alone beside others that vary can't be resampled."""
     samples = [np.asarray(score.returns, dtype=np.float64) for score in scores]
     value = float(statistic(*samples))
-    if all(len(sample) < 2 or np.ptp(sample) == 0 for sample in samples):
+    if all(np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, (value, value))
     at_a_time = max(1, MOST_DRAWN // max(map(len, samples)))
     result = bootstrap(

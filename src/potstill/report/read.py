@@ -109,6 +109,8 @@ def percent(share: dict[str, Any] | None) -> str:
 def _mean_above(shown: str) -> Markup:
     """In a narrow table a line may end between a mean and its interval, nowhere else."""
     mean, space, bounds = shown.partition(" ")
+    if not bounds:
+        return Markup.escape(mean)
     return Markup("{}{}<small>{}</small>").format(mean, space, bounds)
 
 

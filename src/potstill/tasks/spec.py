@@ -105,7 +105,7 @@ class Task:
         keys = {key: (start, stop) for key, start, stop in self.keys}
         parts: list[tuple[int, int]] = []
         if len(self.observation_shape) != 1:
-            raise PotstillError(f"{flag} {wanted}: {self.id} shows frames, parts are seen of vectors only: leave it out")
+            raise PotstillError(f"{flag} {wanted}: {self.id} shows frames, only vectors have parts: leave it out")
         for name in wanted.split(","):
             if name in keys:
                 parts.append(keys[name])

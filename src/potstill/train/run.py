@@ -174,8 +174,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         PotstillError: `out` holds another run, or can't be written.
     """
     begun, options = time.perf_counter(), plan.options
-    elsewhere = _goes_on_elsewhere(plan, out, resume)
     done = resume and _is_done(plan, out)
+    elsewhere = not done and _goes_on_elsewhere(plan, out, resume)
     may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
     open_run(out, resume, command, plan.record(), may_differ, finished=done)
     if done:
