@@ -132,7 +132,7 @@ def test_options_of_play_that_was_recorded_otherwise_are_refused(recorded, name,
 
 @pytest.mark.parametrize("hours", [0.1, 1.1])
 def test_a_part_of_a_recorded_hour_can_be_learnt(recorded, hours, tmp_path):
-    finish(DistillOptions(("mlp:8",), data=(recorded,), hours=hours, memory_hours=0.1, updates=5), tmp_path / "run")
+    finish(DistillOptions(("mlp:8",), data=(recorded,), hours=hours, memory_hours=0.1, updates=50), tmp_path / "run")
 
 
 @pytest.mark.usefixtures("short_games")

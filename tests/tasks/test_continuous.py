@@ -122,7 +122,7 @@ def test_a_fresh_gaussian_student_has_standard_deviations_of_one():
 
 def test_a_student_that_diverges_is_said_so(pendulum_file, tmp_path):
     options = DistillOptions(
-        ("mlp:16",), (pendulum_file,), hours=0.1, updates=100, envs=20, episodes=2, threads=2, learning_rate=1e30,
+        ("mlp:16",), (pendulum_file,), hours=0.1, updates=100, envs=20, episodes=2, threads=2, learning_rate=1e15,
         batch_norm=False, schedule="constant",
     )  # fmt: skip
     with pytest.raises(PotstillError, match=r"mlp_16 diverged: try a lower --learning-rate"):
