@@ -12,9 +12,9 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "at least 2": lambda value: value >= 2,
     "at least 20": lambda value: value >= 20,
 }
-MOST = {"threads": 1024, "envs": 10**5, "batch": 10**6} | dict.fromkeys(
-    ("episodes", "eval_episodes", "max_episodes"), 10**6
-)
+MOST = {
+    "threads": 1024, "envs": 10**5, "batch": 10**6, "episodes": 10**6, "eval_episodes": 10**6, "max_episodes": 10**6,
+}  # fmt: skip
 """What can be had, of what is made at once."""
 MOST_OF_ALL = 10**15
 """Of anything: more are never done, nor counted exactly."""
