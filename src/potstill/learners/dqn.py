@@ -134,7 +134,7 @@ def new_state(
         task = of.task
         dtype = getattr(torch, task.observation_dtype)
         memory = Replay(rows, options.envs, task.observation_shape, task.protocol.stack, dtype, 3, options.device)
-        priorities = Priorities(rows, options.envs) if options.prioritised else None
+        priorities = Priorities(rows, options.envs, options.device) if options.prioritised else None
         held = np.zeros((options.envs, 2), dtype=np.int64)
         games.append(Game(of, memory, policy, target.of(index), priorities, held))
     cuda = options.device == "cuda"
@@ -259,7 +259,7 @@ def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
     if state.updates % every == 0:
         state.target.load_state_dict(state.network.state_dict())
     if game.priorities:
-        game.priorities.update(sample, errors.abs().cpu().numpy())
+        game.priorities.update(sample, errors.abs())
     return loss
 
 
@@ -307,8 +307,7 @@ def _draw(game: Game, state: State, options: DQNOptions) -> tuple[Sample, Tensor
         )
         return sample, torch.ones((), device=options.device)
     beta = BETA + (1 - BETA) * min(1.0, state.steps / options.steps)
-    sample, weights = game.priorities.draw(options.batch, state.sample_rng, memory.rows, beta)
-    return sample, torch.from_numpy(weights).to(options.device)
+    return game.priorities.draw(options.batch, state.sample_rng, memory.rows, beta)
 
 
 def _due(state: State, options: DQNOptions) -> int:

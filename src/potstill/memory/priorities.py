@@ -1,9 +1,9 @@
 """Which rows of a replay memory are drawn more often (Schaul et al. 2016, section 3.3: proportional)."""
 
-from typing import cast
-
 import numpy as np
+import torch
 from jaxtyping import Float32
+from torch import Tensor
 
 from potstill.memory.replay import Sample
 
@@ -11,15 +11,17 @@ ALPHA = 0.6
 """How much priorities count; 0: not at all."""
 SMALLEST = 1e-3
 """Added to an error, so that no step is forgotten."""
+UNITS = 2**24
+"""In a priority of 1."""
 
 
 class Priorities:
-    """A priority for each step of a ring of `capacity` rows by `num_envs`; 0 is never drawn."""
+    """A priority for each step of a ring of `capacity` rows by `num_envs`; 0 is never drawn. They lie on `device`."""
 
-    def __init__(self, capacity: int, num_envs: int) -> None:
-        self.weights: Float32[np.ndarray, "rows envs"] = np.zeros((capacity, num_envs), np.float32)
+    def __init__(self, capacity: int, num_envs: int, device: str = "cpu") -> None:
+        self.weights: Float32[Tensor, "rows envs"] = torch.zeros((capacity, num_envs), device=device)
         """Priorities to the power of α."""
-        self.largest = 1.0
+        self.largest: Float32[Tensor, ""] = torch.ones((), device=device)
         """The largest so far: what a step that was never learnt from gets."""
 
     def open(self, row: int) -> None:
@@ -32,7 +34,7 @@ class Priorities:
 
     def draw(
         self, batch: int, rng: np.random.Generator, rows: int, beta: float
-    ) -> tuple[Sample, Float32[np.ndarray, " batch"]]:
+    ) -> tuple[Sample, Float32[Tensor, " batch"]]:
         """Draw steps in proportion to their priorities.
 
         Args:
@@ -44,18 +46,21 @@ class Priorities:
         Returns:
             The steps, and the weights of their losses, at most 1.
         """
-        # A running sum over all of half a million steps takes a millisecond, a hundredth of the update it is for.
-        sums = np.cumsum(self.weights.ravel(), dtype=np.float64)
-        at = cast(np.ndarray, np.searchsorted(sums, rng.random(batch) * sums[-1], side="right"))
-        ring, envs = np.divmod(np.minimum(at, self.weights.size - 1), self.weights.shape[1])
-        chances = np.maximum(self.weights[ring, envs], np.finfo(np.float32).tiny)
+        # A running sum over all of half a million steps takes 6 ms of a CPU, where an update takes a hundred.
+        # Of whole numbers it is the same in every run, on a GPU too.
+        sums = (self.weights.flatten() * UNITS).long().cumsum(0)
+        points = torch.as_tensor(rng.random(batch)).to(sums.device) * sums[-1]
+        at = torch.searchsorted(sums, points.long(), right=True).clamp(max=self.weights.numel() - 1)
+        chances = self.weights.flatten()[at].clamp(min=torch.finfo(torch.float32).tiny)
         importance = (chances / chances.min()) ** -beta
+        ring, envs = np.divmod(at.cpu().numpy(), self.weights.shape[1])
         newest = rows - 1
-        return (newest - (newest - ring) % len(self.weights), envs), importance.astype(np.float32)
+        return (newest - (newest - ring) % len(self.weights), envs), importance
 
-    def update(self, sample: Sample, errors: Float32[np.ndarray, " batch"]) -> None:
+    def update(self, sample: Sample, errors: Float32[Tensor, " batch"]) -> None:
         """New priorities from absolute temporal-difference errors."""
         rows, envs = sample
         weights = (errors + SMALLEST) ** ALPHA
-        self.weights[rows % len(self.weights), envs] = weights
-        self.largest = max(self.largest, float(weights.max()))
+        at = torch.as_tensor(rows % len(self.weights) * self.weights.shape[1] + envs).to(self.weights.device)
+        self.weights.view(-1).index_copy_(0, at, weights)
+        self.largest = torch.maximum(self.largest, weights.max())

@@ -32,14 +32,14 @@ def save(folder: Path, state: State, run: dict[str, Any]) -> None:
         "sample_rng": state.sample_rng.bit_generator.state,
         "envs": [game.envs.snapshot() for game in state.games],
         "shards": state.shards,
-        "largest_priority": [game.priorities and game.priorities.largest for game in state.games],
+        "largest_priority": [game.priorities and game.priorities.largest.item() for game in state.games],
     }
     tensors = saved_state.pack(NAME, state.network, state.optimizer)
     tensors |= {f"target/{name}": tensor for name, tensor in state.target.state_dict().items()}
     for index, game in enumerate(state.games):
         tensors[f"held/{index}"] = torch.from_numpy(game.held)
         if game.priorities:
-            tensors[f"priorities/{index}"] = torch.from_numpy(game.priorities.weights)
+            tensors[f"priorities/{index}"] = game.priorities.weights
     saved_state.write(folder / STATE, content, tensors)
     shards.remove_strays(folder, memories, state.shards)
 
@@ -62,8 +62,8 @@ def load(folder: Path, state: State, mend: str) -> dict[str, Any]:
         for index, game in enumerate(state.games):
             game.held[:] = tensors[f"held/{index}"].numpy()
             if game.priorities:
-                game.priorities.weights[:] = tensors[f"priorities/{index}"].numpy()
-                game.priorities.largest = content["largest_priority"][index]
+                game.priorities.weights.copy_(tensors[f"priorities/{index}"])
+                game.priorities.largest.fill_(content["largest_priority"][index])
     for game, snapshot in zip(state.games, content["envs"], strict=True):
         game.envs.restore(snapshot)
     shards.remove_strays(folder, memories, state.shards)
