@@ -2,8 +2,8 @@
 
     python zoo/publish.py runs/freeway
 
-The best policy and its float16 file play 100 episodes each, others than those it was chosen by, and the file 20 more
-without chance. It isn't published if it scores surely less.
+The float16 file plays the 100 episodes that the run ended with, others than those its policy was chosen by, and 20
+more without chance. It isn't published if it scores surely less than the run's policy did.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from potstill import load
 from potstill.cli.show import show_progress
-from potstill.evaluate import Player, difference, scores
+from potstill.evaluate import Player, Score, difference, scores
 from potstill.files import sha256, write_bytes, write_json
 from potstill.machine import cores
 from potstill.report.plots import GREY, PAGE_COLOURS, drawing, training
@@ -39,7 +39,7 @@ A DQN for {task}: 84×84×4 frames, {actions} actions, {parameters:,} parameters
 | trained | {steps:,} decisions, {updates:,} updates, {seconds:,.0f} s, {gpu}{threads} of {cores} cores ({processor}) |
 | kept | the best of the curve, at {best:,} decisions |
 | score, no-op starts, ε = 0.05 | {half}, {episodes} episodes, seed {seed} |
-| the same in float32 | {full} |
+| the run's own, float32 | {full}, {of_run} episodes |
 | greedy | {greedy}, 20 episodes, seed {seed} |
 | Nature DQN (Mnih et al. 2015), ε = 0.05 | {nature} |
 
@@ -62,17 +62,17 @@ def main() -> None:
     result = read_result(run)
     [task] = result["tasks"]
     game = task.removeprefix("ALE/").removesuffix("-v5")
-    name, best = game.lower(), run / result["best"]["file"]
+    name = game.lower()
     out, seed = ZOO / f"{name}.safetensors", result["seed"] + 1
-    content = halved(best)
+    content = halved(run / result["best"]["file"])
     with tempfile.TemporaryDirectory() as folder:
         write_bytes(Path(folder) / out.name, content)
         half = load(Path(folder) / out.name)
-    played = ((load(best), 0.05, EPISODES), (half, 0.05, EPISODES), (half, 0.0, 20))
-    players = [Player(policy, "greedy", epsilon, episodes) for policy, epsilon, episodes in played]
-    full, published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
+    players = [Player(half, "greedy", epsilon, episodes) for epsilon, episodes in ((0.05, EPISODES), (0.0, 20))]
+    published, greedy = show_progress(scores(players, make_task(task), seed, cores(0)))
+    full = Score(tuple(result["best"]["scores"][task]["returns"]))
     if difference(published, full).ci95[1] < 0:
-        raise SystemExit(f"{best} scores surely less in float16: publish it as it is")
+        raise SystemExit(f"{run} scores surely less in float16: publish it as it is")
     write_bytes(out, content)
     with drawing():
         curve = str(training(result, task))
@@ -97,6 +97,7 @@ def main() -> None:
         processor=there["processor"],
         best=result["best"]["steps"],
         episodes=EPISODES,
+        of_run=len(full.returns),
         seed=seed,
         nature=NATURE.get(game, "–"),
         **{key: interval(of.record(), 1) for key, of in (("half", published), ("full", full), ("greedy", greedy))},
