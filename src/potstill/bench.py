@@ -16,7 +16,7 @@ import torch
 
 from potstill.distill.learning import REPORT_EVERY, learn, threads_inside, update, update_as_graph
 from potstill.distill.loop import distill, label
-from potstill.distill.plan import Plan
+from potstill.distill.plan import Plan, check_memory
 from potstill.distill.schedule import rows_until, updates_until
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
@@ -71,6 +71,7 @@ def bench(plan: Plan, rounds: int) -> Generator[Progress, None, dict[str, Measur
     """
     options = replace(plan.options, hours=LOOP_HOURS, memory_hours=LOOP_HOURS)
     plan = replace(plan, options=options)
+    check_memory(plan)
     steps = rows_until(LOOP_HOURS, options) * options.envs
     samples = updates_until(LOOP_HOURS, options) * options.batch
     rates: dict[str, list[tuple[float, float]]] = {}

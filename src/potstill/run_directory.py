@@ -2,6 +2,7 @@
 
 runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
            /checkpoint/    where to go on from     events.out.*    the metrics for TensorBoard, where it is installed
+           /learnt.json    in its place once a distillation has learnt: with config.json and students/ it can be scored
            /result.json    the numbers, once it is finished
            /.lock          locked by the process that works on it
 """
@@ -35,7 +36,7 @@ def open_run(
     command: list[str],
     record: dict[str, Any],
     may_differ: tuple[str, ...] = FILES,
-    finished: bool = False,
+    learnt: bool = False,
 ) -> None:
     """Begin a run, or check that it is this one that is gone on with.
 
@@ -46,7 +47,7 @@ def open_run(
         record: all that decides what is computed.
         may_differ: what of it may be another from now on: where files lie, whose checksums must be the same, or the
             machine.
-        finished: it stays as it is, and may have been made on another machine.
+        learnt: nothing is left to be learnt: config.json stays as it was begun, maybe on another machine.
 
     Raises:
         PotstillError: `out` holds something else, was begun with other options, or is another process's.
@@ -64,13 +65,13 @@ def open_run(
         before: dict[str, Any] = {**begun["run"]}
     now = json.loads(json.dumps(record))
     for key in {**before, **now}:
-        if key not in (*may_differ, *(OF_THE_MACHINE if finished else ())) and before.get(key) != now.get(key):
+        if key not in (*may_differ, *(OF_THE_MACHINE if learnt else ())) and before.get(key) != now.get(key):
             raise PotstillError(
                 f"--resume: {out} was begun with {key.replace('_', '-')} {_typed(before.get(key))}, not"
                 f" {_typed(now.get(key))};"
                 " repeat its options, or choose another --out"
             )
-    if before != now and not finished:
+    if before != now and not learnt:
         write_json(config, {**begun, "run": record})
 
 

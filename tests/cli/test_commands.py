@@ -53,6 +53,13 @@ def test_distill_then_evaluate_inspect_and_report(workplace, potstill, capsys, m
     main([*distill, "--resume"])
     assert capsys.readouterr().err == "out was finished already\n"
     assert (workplace / "out" / "videos" / "mlp_8.mp4").exists(), "films that are missing are made"
+    (workplace / "out" / "result.json").unlink()  # as if it had been killed before
+    (workplace / student).write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main([*distill, "--resume"])
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (2, 1)
+    assert "and --resume learns again" in said
 
 
 def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, capsys, monkeypatch):

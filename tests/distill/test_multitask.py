@@ -10,7 +10,7 @@ import torch
 from potstill import Policy, PotstillError, load
 from potstill.distill.loop import distill
 from potstill.distill.options import DistillOptions
-from potstill.distill.plan import plan
+from potstill.distill.plan import check_memory, plan
 from potstill.distill.run import record, run
 from potstill.distill.schedule import updates_until
 from potstill.distill.state import new_state
@@ -148,7 +148,7 @@ def test_games_with_other_numbers_of_actions_share_a_trunk(teacher_pong, tmp_pat
 )
 def test_what_does_not_fit_several_teachers_is_one_line(cartpole_file, backwards_file, changes, message):
     with pytest.raises(PotstillError, match=message):
-        plan(DistillOptions(("mlp:8",), (cartpole_file, backwards_file), **changes))
+        check_memory(plan(DistillOptions(("mlp:8",), (cartpole_file, backwards_file), **changes)))
 
 
 def test_tasks_that_show_different_things_cannot_share_a_trunk(cartpole_file, teacher_pong):

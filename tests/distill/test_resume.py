@@ -19,6 +19,7 @@ from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.distill.schedule import rows_until
 from potstill.progress import Progress
+from potstill.report import write_report
 
 COMMAND = ["potstill", "distill"]
 
@@ -100,7 +101,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(cartpole_file, t
         assert_same_bits(tmp_path / "a", tmp_path / "c")
 
 
-@pytest.mark.parametrize(("stage", "done"), [("play", 1000), ("play", 8000), ("learn", 90), ("evaluate", 1)])
+@pytest.mark.parametrize(
+    ("stage", "done"), [("play", 1000), ("play", 8000), ("learn", 90), ("hour", 3), ("evaluate", 1)]
+)
 def test_a_resumed_run_ends_in_the_same_bits(cartpole_file, whole_driven, tmp_path, stage, done):
     choice = options(cartpole_file, driver="mix:0.5")
     run_until(tmp_path / "cut", choice, stage, done)
@@ -190,6 +193,99 @@ for _ in run(plan(options), Path({str(tmp_path / "cut")!r}), RESUME, ["potstill"
     assert_same_bits(whole, tmp_path / "cut")
 
 
+@pytest.fixture(scope="module")
+def learnt_once(
+    short_hours_throughout: int, cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("learnt") / "run"
+    run_until(out, options(cartpole_file_once), "evaluate", 1)
+    return out
+
+
+@pytest.fixture
+def learnt(learnt_once: Path, tmp_path: Path) -> Path:
+    """What another machine needs of a run that was killed while it scored; a copy that a test may spoil."""
+    (tmp_path / "run").mkdir()
+    for name in ("config.json", "learnt.json"):
+        shutil.copy(learnt_once / name, tmp_path / "run")
+    shutil.copytree(learnt_once / "students", tmp_path / "run" / "students")
+    return tmp_path / "run"
+
+
+def never(*given: object) -> None:
+    raise AssertionError("nothing is to be learnt")
+
+
+def test_a_run_killed_while_scoring_needs_no_checkpoint(cartpole_file, learnt_once, learnt, whole, monkeypatch):
+    assert not (learnt_once / "checkpoint").exists()
+    (learnt / "checkpoint").mkdir()  # killed before all of it was removed
+    (learnt / "checkpoint" / "state.safetensors").write_bytes(b"half")
+    monkeypatch.setattr("potstill.distill.run.new_state", never)
+    resumed = run_all(learnt, options(cartpole_file), resume=True)
+    expected = json.loads((whole / "result.json").read_text())
+    assert not (learnt / "checkpoint").exists()
+    for policy in (policy for of in (expected, resumed) for policy in of["students"] + of["teachers"]):
+        del policy["cost"]
+    budget, before = resumed["budget"], json.loads((learnt / "learnt.json").read_text())
+    assert {**resumed, "budget": 0} == {**expected, "budget": 0}
+    assert {**budget, "seconds": 0} == {**expected["budget"], "seconds": 0}
+    assert budget["seconds"]["total"] == before["seconds"]["total"] + budget["seconds"]["evaluate"]
+
+
+def test_what_was_learnt_is_scored_on_another_machine(cartpole_file, learnt, monkeypatch):
+    monkeypatch.setattr("potstill.distill.run.new_state", never)
+    monkeypatch.setattr("potstill.distill.plan.memory_bytes", lambda device: 1)  # too small a one to learn on
+    config, before = ((learnt / name).read_text() for name in ("config.json", "learnt.json"))
+    with pytest.raises(PotstillError, match="was begun with seed 0, not 5"):
+        run_all(learnt, options(cartpole_file, threads=1, seed=5), resume=True)
+    result = run_all(learnt, options(cartpole_file, threads=1, precision="bf16"), resume=True)
+    assert (learnt / "config.json").read_text() == config
+    assert result["machine"] == json.loads(before)["machine"]
+    assert (result["machine"]["threads"], result["scored_on"]["threads"]) == (2, 1)
+    assert [student["tasks"][0]["score"]["episodes"] for student in result["students"]] == [4, 4]
+    assert "scored on: " in write_report(learnt).read_text()
+
+
+def test_too_little_memory_to_learn_is_one_line_before_anything_is_written(cartpole_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("potstill.distill.plan.memory_bytes", lambda device: 1)
+    with pytest.raises(PotstillError, match=r"the play to remember takes .* add --memory-hours"):
+        run_all(tmp_path / "run", options(cartpole_file))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("learnt.json", b"{"),
+        ("learnt.json", b"[]"),
+        ("learnt.json", b'{"students": 3}'),
+        ("learnt.json", b'{"students": {"mlp_8": 0, "mlp_4_tanh": 0}}'),
+        ("students/mlp_8.safetensors", b"half"),
+        ("students/mlp_8.safetensors", None),
+    ],
+)
+def test_a_damaged_file_of_what_was_learnt_is_one_line(cartpole_file, learnt, name, content):
+    (learnt / name).unlink()
+    if content is not None:
+        (learnt / name).write_bytes(content)
+    (learnt / "checkpoint").mkdir()
+    with pytest.raises(PotstillError, match=r"or remove .*learnt.json, and --resume learns again") as error:
+        run_all(learnt, options(cartpole_file), resume=True)
+    assert "\n" not in str(error.value)
+    assert (learnt / "checkpoint").exists(), "it goes when nothing needs it"
+    (learnt / "learnt.json").unlink()
+    run_until(learnt, options(cartpole_file), "play", 0, resume=True)
+
+
+@pytest.mark.parametrize("key", ["versions", "machine", "updates", "seconds"])
+def test_what_a_result_would_lack_is_missed_before_it_is_scored(cartpole_file, learnt, key):
+    said = json.loads((learnt / "learnt.json").read_text())
+    for odd in ({**said, key: None}, {name: value for name, value in said.items() if name != key}):
+        (learnt / "learnt.json").write_text(json.dumps(odd))
+        with pytest.raises(PotstillError, match=r"learnt.json is damaged .*; copy it again from where it was learnt"):
+            run_until(learnt, options(cartpole_file), "evaluate", 0, resume=True)
+
+
 def test_a_finished_run_is_left_alone(cartpole_file, whole):
     before = (whole / "result.json").read_bytes()
     run_all(whole, options(cartpole_file), resume=True)
@@ -266,7 +362,6 @@ def test_a_checkpoint_of_another_version_is_not_called_damaged(cartpole_file, be
 
 def test_a_run_stopped_while_costs_were_measured_is_completed(cartpole_file, whole, tmp_path):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
-    (out / "checkpoint").mkdir()
     result = json.loads((out / "result.json").read_text())
     macs = result["students"][0].pop("cost")["macs"]
     (out / "result.json").write_text(json.dumps(result))
@@ -274,7 +369,6 @@ def test_a_run_stopped_while_costs_were_measured_is_completed(cartpole_file, who
     again = json.loads((out / "result.json").read_text())
     assert again["students"][0]["cost"]["macs"] == macs
     assert again["students"][0]["tasks"] == result["students"][0]["tasks"]
-    assert not (out / "checkpoint").exists()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(cartpole_file, whole, tmp_path, monkeypatch):

@@ -113,6 +113,11 @@ def test_losers_are_dropped_early_and_a_stopped_run_goes_on_the_same(options, tm
         if progress.stage == "learn" and progress.hour == 3:
             break
     stopped.close()
+    for progress in fit(prepare(options, GOAL), GOAL, tmp_path / "stopped", True, ["potstill", "fit"]):
+        if progress.stage == "evaluate" and (tmp_path / "stopped" / "learnt.json").exists():
+            break
+    assert not (tmp_path / "stopped" / "checkpoint").exists()
+    monkeypatch.setattr(fit_run, "new_state", None)  # all is learnt
     again = finished(options, GOAL, tmp_path / "stopped", resume=True)
     for run in (whole, again):
         del run["fit"]["test_by_hand"]  # it names the folder

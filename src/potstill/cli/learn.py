@@ -43,7 +43,9 @@ class Distill:
     """The run directory; must be empty, unless --resume."""
     options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
-    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it."""
+    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it. Once all is learnt,
+    the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json and
+    students/."""
     video: bool = True
     """Film each student beside its teacher in the end, for the report."""
 
@@ -86,7 +88,9 @@ class Fit:
     goal: Flat[Goal] = field(default_factory=Goal)
     options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
-    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it."""
+    """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it. Once all is learnt,
+    the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json, looks.json
+    and students/."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_fit, show_progress
@@ -119,7 +123,7 @@ class Demo:
     """Where networks are computed."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.distill.plan import plan
+        from potstill.distill.plan import check_memory, plan
         from potstill.run_directory import check_empty
 
         config = self.out / "config.json"
@@ -127,7 +131,7 @@ class Demo:
             check_empty(self.out, "it holds something else than a demo; choose another folder")
         options = replace(demo_options(), seed=self.seed, threads=self.threads, device=self.device)
         if (self.out / "report.html").exists():  # what is written last
-            plan(options)  # what can't be done must not cost a finished demo
+            check_memory(plan(options))  # what can't be done must not cost a finished demo
             shutil.rmtree(self.out)
         Distill(self.out, options, resume=config.exists()).run(command)
 

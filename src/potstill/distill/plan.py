@@ -165,7 +165,6 @@ def plan(options: DistillOptions, *teachers: Policy, may_play_ahead: bool = True
         raise PotstillError(f"--updates {options.updates}: none in {options.hours:g} hours of play; name more")
     threads = cores(options.threads)
     ahead = may_play_ahead and plays_ahead(options, threads)
-    _check_memory(options, lessons, ahead)
     return Plan(options, lessons, students, student_sees, threads, ahead)
 
 
@@ -195,9 +194,15 @@ def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads
     return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour - ahead - besides))
 
 
-def _check_memory(options: DistillOptions, lessons: tuple[Lesson, ...], ahead: bool) -> None:
-    rows, hours = capacity(options, ahead), min(options.memory_hours, options.hours)
-    needed = rows * options.envs * sum(step_bytes(lesson.task) for lesson in lessons)
+def check_memory(plan: Plan) -> None:
+    """Check that a device holds the play to learn from; once all is learnt, it needn't.
+
+    Raises:
+        PotstillError: it doesn't, with the mend.
+    """
+    options = plan.options
+    rows, hours = capacity(options, plan.ahead), min(options.memory_hours, options.hours)
+    needed = rows * options.envs * sum(step_bytes(lesson.task) for lesson in plan.lessons)
     if needed > (there := memory_bytes(options.device)):
         raise PotstillError(
             f"the play to remember takes {needed / 2**30:.0f} GB, this machine has {there / 2**30:.0f}: add"

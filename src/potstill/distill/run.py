@@ -4,19 +4,21 @@ The students' policy files are in the run directory's `students/`.
 """
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from potstill.distill import checkpoint
 from potstill.distill.loop import distill, play
-from potstill.distill.plan import Plan
+from potstill.distill.plan import Plan, check_memory
 from potstill.distill.recording import Recording, seal_hour
 from potstill.distill.result import add_costs, results, score
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State, new_state
-from potstill.files import read_json, write_json
+from potstill.errors import PotstillError
+from potstill.files import read_json, sha256, write_json
 from potstill.machine import machine, versions, workers
 from potstill.policies import save
 from potstill.policy import Policy
@@ -31,6 +33,11 @@ from potstill.run_directory import (
     tensorboard,
     write_line,
 )
+from potstill.saved_state import restoring
+from potstill.teachers import load_all
+
+LEARNT = "learnt.json"
+"""Is there once learning is over: what it took, and the students' checksums."""
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
@@ -39,33 +46,39 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     Args:
         plan: of `plan(options)`.
         out: the run directory.
-        resume: go on from `out`'s checkpoint.
+        resume: go on from `out`'s checkpoint; where all is learnt, with the scoring.
         command: what was typed, for the record.
 
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    finished = (out / "result.json").exists()
-    open_run(out, resume, command, plan.record(), finished=finished)
-    if finished:
-        yield from complete(plan, out)
-        return
-    state = new_state(plan)
-    go_on(plan, state, out, resume)
-    yield from learn_and_save(plan, state, out)
-    students = save_students(state, out)
-    learnt = state.elapsed
-    played = yield from score(plan, students)
-    state.seconds["evaluate"] = state.elapsed - learnt
-    conclude(plan, state, results(plan, students, played), out, command)
+    begin(plan, out, resume, command, plan.record())
+    if not (out / "result.json").exists():
+        if not (out / LEARNT).exists():
+            state = new_state(plan)
+            go_on(state, out, resume)
+            yield from learn_and_save(plan, state, out)
+        learnt, students = read_learnt(plan, plan.students, out)
+        start = time.perf_counter()
+        played = yield from score(plan, students)
+        conclude(plan, learnt, results(plan, students, played), start, out, command)
     yield from complete(plan, out)
 
 
-def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
-    """Bring a fresh state to the run's checkpoint, where there is one to go on from; the teachers to their device."""
+def begin(plan: Plan, out: Path, resume: bool, command: list[str], record: dict[str, Any]) -> None:
+    """Begin a run, or check that it is this one that is gone on with, on any machine once it has learnt; the teachers
+    to their device."""
+    learnt = any((out / name).exists() for name in (LEARNT, "result.json"))
+    if not learnt:
+        check_memory(plan)
+    open_run(out, resume, command, record, learnt=learnt)
     for lesson in plan.lessons:
         if lesson.teacher:
             lesson.teacher.to(plan.options.device)
+
+
+def go_on(state: State, out: Path, resume: bool) -> None:
+    """Bring a fresh state to the run's checkpoint, where there is one to go on from."""
     if resume and checkpoint.exists(out / "checkpoint"):
         mend = f"remove {out / 'checkpoint'}, and --resume begins anew"
         checkpoint.load(out / "checkpoint", state, mend)
@@ -74,7 +87,10 @@ def go_on(plan: Plan, state: State, out: Path, resume: bool) -> None:
 
 
 def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress]:
-    """Play and learn to the end, with metrics and a checkpoint after each hour; at stage "hour" all is saved."""
+    """Play and learn to the end, with metrics and a checkpoint after each hour; at stage "hour" all is saved.
+
+    At the end come the students' policy files and, when they are whole, `learnt.json`.
+    """
     hours = state.hours
     with (
         open_metrics(out, lambda line: line["hour"] <= hours) as metrics,
@@ -98,44 +114,88 @@ def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress
     for envs in state.envs:
         envs.close()
     state.memories.clear()  # gigabytes that evaluation doesn't need
-
-
-def save_students(state: State, out: Path) -> dict[str, list[Policy]]:
-    """Write every student's policy file; returns the policies by the student's name."""
     for student in state.students:
-        for policy in student.policies:
-            policy.network.requires_grad_(False)
-        save(student.policies, out / "students" / f"{student.name}.safetensors")
-    return {student.name: student.policies for student in state.students}
+        save(student.policies, _student_file(out, student.name))
+    learnt = {
+        "students": {student.name: sha256(_student_file(out, student.name)) for student in state.students},
+        "versions": versions(),
+        "machine": machine(plan.threads),
+        "updates": state.updates,
+        "seconds": state.seconds | {"total": state.elapsed},
+    }
+    write_json(out / LEARNT, learnt)
 
 
-def conclude(plan: Plan, state: State, said: dict[str, Any], out: Path, command: list[str]) -> None:
-    """Write `result.json`: what is said of the policies, and how it came about."""
-    options = plan.options
+def read_learnt(plan: Plan, names: Iterable[str], out: Path) -> tuple[dict[str, Any], dict[str, list[Policy]]]:
+    """What `learnt.json` says, and the students as their files hold them; the checkpoint goes, nothing needs it now.
+
+    Raises:
+        PotstillError: one of the files is damaged, with the mend.
+    """
+    path = out / LEARNT
+    mend = f"copy it again from where it was learnt, or remove {path}, and --resume learns again"
+    with restoring(path, mend):
+        learnt = read_json(path)
+        students = {name: _read_student(_student_file(out, name), learnt["students"][name]) for name in names}
+        learnt = {  # what can't be concluded with is to be found before hours of scoring, not after
+            "versions": {**learnt["versions"]},
+            "machine": {**learnt["machine"]},
+            "updates": int(learnt["updates"]),
+            "seconds": {stage: float(learnt["seconds"][stage]) for stage in ("play", "label", "learn", "total")},
+        }
+    for policy in (policy for policies in students.values() for policy in policies):
+        policy.to(plan.options.device)
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    return learnt, students
+
+
+def _student_file(out: Path, name: str) -> Path:
+    return out / "students" / f"{name}.safetensors"
+
+
+def _read_student(file: Path, checksum: str) -> list[Policy]:
+    if sha256(file) != checksum:
+        raise PotstillError(f"{file} is not as it was learnt")
+    return load_all(file)
+
+
+def conclude(
+    plan: Plan, learnt: dict[str, Any], said: dict[str, Any], start: float, out: Path, command: list[str]
+) -> None:
+    """Write `result.json`: what is said of the policies, and how it came about.
+
+    Args:
+        plan: of the run.
+        learnt: of `read_learnt`.
+        said: of the policies.
+        start: when scoring began, by `time.perf_counter`.
+        out: the run directory.
+        command: what was typed.
+    """
+    options, seconds, here = plan.options, time.perf_counter() - start, machine(plan.threads)
     result = {
         "schema": SCHEMA,
         "command": command,
         "seed": options.seed,
-        "versions": versions(),
-        "machine": machine(plan.threads),
+        "versions": learnt["versions"],
+        "machine": learnt["machine"],
+        **({"scored_on": here} if here != learnt["machine"] else {}),
         "protocol": plan.scored_by.record(),
         **said,
         "budget": {
             "teacher_steps": rows_until(options.hours, options) * options.envs * len(plan.lessons),
-            "updates": state.updates,
-            "seconds": state.seconds | {"total": state.elapsed},
+            "updates": learnt["updates"],
+            "seconds": {**learnt["seconds"], "evaluate": seconds, "total": learnt["seconds"]["total"] + seconds},
         },
     }
     write_json(out / "result.json", result)
 
 
 def complete(plan: Plan, out: Path) -> Iterator[Progress]:
-    """What follows once `result.json` is there, as often as the run is stopped within it: what there was to go on from
-    goes, and the policies' costs are added."""
+    """What follows once `result.json` is there, as often as the run is stopped within it: the policies' costs."""
     with as_written(out / "result.json"):
         result = read_json(out / "result.json")
         measured = all("cost" in student for student in result["students"])
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
     if not measured:
         yield from add_costs(result, plan, out)
 
@@ -153,6 +213,7 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
     teacher.to(options.device)
     recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
     an_hour = replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0)))
+    check_memory(an_hour)
     state = new_state(an_hour)
     memory = state.memories[0]
     with workers(plan.threads, plan.threads) as pool:

@@ -7,6 +7,7 @@ held, so that one false statement in the whole sequence is as improbable as in o
 1995; who is in it comes from other episodes, the order from sizes).
 """
 
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from potstill.distill.learning import cooled
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan, plan, sketch
 from potstill.distill.result import Played, results, score
-from potstill.distill.run import complete, conclude, go_on, learn_and_save, save_students
+from potstill.distill.run import LEARNT, begin, complete, conclude, go_on, learn_and_save, read_learnt
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, normalised, random_episodes, random_player, relative, scores
@@ -24,7 +25,6 @@ from potstill.fit.options import Goal, ladder
 from potstill.fit.statement import MIN_EPISODES, Statement, episodes_needed, p_value, statement
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import open_run
 
 FIRST_LOOK = 20
 """Episodes of everybody at a first look."""
@@ -68,31 +68,42 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
         plan: of `prepare`.
         goal: what the student must keep.
         out: the run directory.
-        resume: go on from its checkpoint.
+        resume: go on from its checkpoint; where all is learnt, with the scoring.
         command: what was typed, for the record.
 
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    finished = (out / "result.json").exists()
-    open_run(out, resume, command, {**plan.record(), "fit": goal.record()}, finished=finished)
-    if finished:
-        yield from complete(plan, out)
-        return
-    [lesson], options = plan.lessons, plan.options
-    looks: dict[str, Any] = read_json(out / "looks.json") if resume and (out / "looks.json").exists() else {}
+    begin(plan, out, resume, command, {**plan.record(), "fit": goal.record()})
+    if not (out / "result.json").exists():
+        if not (out / LEARNT).exists():
+            yield from _learn(plan, goal, out, resume)
+        yield from _conclude(plan, goal, out, command)
+    yield from complete(plan, out)
+
+
+def _learn(plan: Plan, goal: Goal, out: Path, resume: bool) -> Iterator[Progress]:
+    """Distil and drop."""
+    looks: dict[str, Any] = read_json(out / "looks.json") if (out / "looks.json").exists() else {}
     state = new_state(plan)
     _drop(state, looks)
-    go_on(plan, state, out, resume)
+    go_on(state, out, resume)
     if "0" not in looks:
-        yield from _look_at_teacher(lesson, options, plan.threads, looks, out)
+        yield from _look_at_teacher(plan.lessons[0], plan.options, plan.threads, looks, out)
     yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
     for progress in learn_and_save(plan, state, out):
         yield progress
         if progress.stage == "hour":
             yield from _look(plan, goal, state, looks, out)
-    students = save_students(state, out)
-    learnt = state.elapsed
+
+
+def _conclude(plan: Plan, goal: Goal, out: Path, command: list[str]) -> Iterator[Progress]:
+    """Choose, test, and write the result."""
+    [lesson], options = plan.lessons, plan.options
+    looks = read_json(out / "looks.json")
+    gone = _gone(looks)
+    learnt, students = read_learnt(plan, [name for name in plan.students if name not in gone], out)
+    start = time.perf_counter()
     [played] = yield from score(plan, students, both_acts=False)
     assert played is not None
     rungs = _rungs(plan, goal, students, played, looks)
@@ -100,11 +111,9 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
     chosen = next((rung["name"] for rung in reversed(rungs) if rung.get("tested", {}).get("holds")), None)
     fitted = {"seed": options.seed + AFRESH, "chosen": chosen, "statement": _in_words(lesson, goal, rungs, chosen)}
     fitted["test_by_hand"] = _test_by_hand(plan, goal, rungs, out)
-    state.seconds["evaluate"] = state.elapsed - learnt
     said = _afresh(results(plan, students, [played]), found)
     said["fit"] = {**goal.record(), "rungs": rungs, **fitted}
-    conclude(plan, state, said, out, command)
-    yield from complete(plan, out)
+    conclude(plan, learnt, said, start, out, command)
 
 
 def _look_at_teacher(
@@ -172,8 +181,13 @@ def _surely_below(student: Score, teacher: Score, random: Score, share: float) -
 
 
 def _drop(state: State, looks: dict[str, Any]) -> None:
-    gone = {name for hour, of in looks.items() if hour != "0" for name, said in of.items() if said["dropped"]}
+    gone = _gone(looks)
     state.students = [student for student in state.students if student.name not in gone]
+
+
+def _gone(looks: dict[str, Any]) -> set[str]:
+    """The students that were dropped."""
+    return {name for hour, of in looks.items() if hour != "0" for name, said in of.items() if said["dropped"]}
 
 
 def _rungs(

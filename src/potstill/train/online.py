@@ -13,7 +13,7 @@ from potstill.distill import checkpoint
 from potstill.distill.learning import cooled
 from potstill.distill.loop import distill
 from potstill.distill.options import DistillOptions
-from potstill.distill.plan import Plan, plan
+from potstill.distill.plan import Plan, check_memory, plan
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.learners.options import DQNOptions
 from potstill.policy import Policy
@@ -105,5 +105,6 @@ def begin(following: Following, learner: Policy, options: DQNOptions, checks: in
     teacher = copy.deepcopy(learner)
     teacher.network.requires_grad_(False)
     planned = plan(following.options(options, checks, threads), teacher, may_play_ahead=False)
+    check_memory(planned)
     state = new_state(planned)
     return Followers(planned, state, teacher, distill(planned, state))

@@ -177,7 +177,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     done = resume and _is_done(plan, out)
     elsewhere = not done and _goes_on_elsewhere(plan, out, resume)
     may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
-    open_run(out, resume, command, plan.record(), may_differ, finished=done)
+    open_run(out, resume, command, plan.record(), may_differ, learnt=done)
     if done:
         return
     state = _fresh(plan)
