@@ -8,6 +8,7 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
 from potstill.errors import PotstillError
+from potstill.report import write_report
 
 SMALL = {"hours": 0.02, "envs": 20, "updates": 50, "threads": 1, "episodes": 1}
 
@@ -26,6 +27,10 @@ def finished(out: Path, *choice, **options):
 
 def result(out: Path) -> dict:
     return json.loads((out / "result.json").read_text())
+
+
+def said_of(out: Path) -> str:
+    return write_report(out).read_text()
 
 
 def test_each_student_is_filmed_once_beside_its_teacher(cartpole_file, read_film, tmp_path):
@@ -53,16 +58,20 @@ def test_a_task_each_for_a_student_of_several(cartpole_file, tmp_path):
     assert all((tmp_path / "run" / task["video"]).exists() for task in student["tasks"])
 
 
-def test_what_cannot_be_drawn_is_left_out(cartpole_file, tmp_path, monkeypatch):
+def test_what_cannot_be_drawn_is_left_out_and_the_report_says_why(cartpole_file, tmp_path, monkeypatch):
     def no_renderer(*_, **__):
         raise PotstillError("CartPole-v1 can't be drawn here")
 
     monkeypatch.setattr(videos, "frames", no_renderer)
     planned = finished(tmp_path / "run", ("mlp:8",), (cartpole_file,))
-    before = (tmp_path / "run" / "result.json").read_bytes()
     for _ in videos.film(planned, tmp_path / "run"):
         pass
-    assert (tmp_path / "run" / "result.json").read_bytes() == before
+    assert "video" not in result(tmp_path / "run")["students"][0]["tasks"][0]
+    assert "Not all of it could be filmed (CartPole-v1 can&#39;t be drawn here)." in said_of(tmp_path / "run")
+    monkeypatch.undo()
+    for _ in videos.film(planned, tmp_path / "run"):  # where it can be drawn
+        pass
+    assert "could be filmed" not in said_of(tmp_path / "run")
 
 
 def test_it_does_not_take_longer_than_its_patience(cartpole_file, tmp_path, monkeypatch):

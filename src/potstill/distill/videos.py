@@ -23,7 +23,7 @@ PATIENCE = 10.0
 def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]:
     """Film every student, or the chosen one, that has none of its films yet; `result.json` says where they are.
 
-    Where there is no teacher, or a task can't be drawn here, there is none: a run doesn't fail for a film.
+    Where there is no teacher, or a task can't be drawn here, there is none: a run doesn't fail for a film. It says why.
 
     Args:
         plan: of the run.
@@ -45,9 +45,10 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
         path = f"videos/{student['name']}{number}.mp4"
         try:
             _film(plan.lessons[index], teacher, student["name"], policies[index], plan.options.seed, out / path)
-        except PotstillError:
-            continue
-        student["tasks"][index]["video"] = path
+            student["tasks"][index]["video"] = path
+            student["tasks"][index].pop("no_video", None)
+        except PotstillError as error:
+            student["tasks"][index]["no_video"] = str(error)
         write_json(out / "result.json", result)
     yield Progress("film", len(missing), len(missing))
 

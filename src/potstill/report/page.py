@@ -135,6 +135,7 @@ def _task(result: dict[str, Any], index: int, run: Path) -> dict[str, Any]:
         "random": random,
         "plots": [plot for plot in drawn if plot],
         "videos": [(name, video) for name, video in videos if video],
+        "no_video": next((why for student in students if (why := student["played"].get("no_video"))), None),
     }
 
 

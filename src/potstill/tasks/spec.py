@@ -176,7 +176,7 @@ def rom_name(task_id: str) -> str:
     if version == "v5" and game.lower() in games:
         return games[game.lower()]
     hint = _atari_like(OLD_ATARI.sub("", game), 0.5)
-    raise PotstillError(f"--task {task_id}: no such Atari game; ids look like {hint or 'ALE/Pong-v5'}")
+    raise PotstillError(f"task {task_id!r}: no such Atari game; ids look like {hint or 'ALE/Pong-v5'}")
 
 
 def _games() -> dict[str, str]:
@@ -264,13 +264,13 @@ def make_gymnasium_env(task_id: str, **settings: Any) -> "gymnasium.Env[Any, Any
             env = gymnasium.make(name, **arguments, **settings)
         return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env
     except gymnasium.error.DependencyNotInstalled as error:
-        raise PotstillError(f"--task {task_id} needs a package that is not installed: {error}") from error
+        raise PotstillError(f"task {task_id!r} needs a package that is not installed: {error}") from error
     except gymnasium.error.Error as error:
         atari = _atari_like(name.partition("-")[0], 0.9)
         hint = f" Atari's games are called as in {atari}." if atari else ""
-        raise PotstillError(f"--task {task_id}: {in_a_line(error)}{hint}") from error
+        raise PotstillError(f"task {task_id!r}: {in_a_line(error)}{hint}") from error
     except Exception as error:  # an environment may raise anything, of arguments that it doesn't take too
-        raise PotstillError(f"--task {task_id}: {in_a_line(error)}") from error
+        raise PotstillError(f"task {task_id!r}: {in_a_line(error)}") from error
 
 
 def _arguments(task_id: str) -> tuple[str, dict[str, Any]]:
@@ -284,7 +284,7 @@ def _arguments(task_id: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, RecursionError):
             value = None
         if not argument.isidentifier() or not isinstance(value, int | float):
-            raise PotstillError(f"--task {task_id}: {pair!r} is no argument, as in ?gravity=-5&enable_wind=true")
+            raise PotstillError(f"task {task_id!r}: {pair!r} is no argument, as in ?gravity=-5&enable_wind=true")
         arguments[argument] = value
     return name, arguments
 
@@ -298,14 +298,14 @@ def _gymnasium_task(task_id: str) -> Task:
     env.close()
     if not isinstance(observations, Box) or len(observations.shape) != 1 or keys is None:
         shown = observations if keys is not None else env.unwrapped.observation_space
-        raise PotstillError(f"--task {task_id} has observations {shown}; only vectors are seen so far")
+        raise PotstillError(f"task {task_id!r} has observations {shown}; only vectors are seen so far")
     if isinstance(actions, Discrete) and actions.start == 0:
         return Task(task_id, GYMNASIUM, observations.shape, int(actions.n), keys=keys)
     if isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded():
         low, high = (tuple(map(float, bound)) for bound in (actions.low, actions.high))
         return Task(task_id, GYMNASIUM, observations.shape, len(low), (low, high), keys)
     raise PotstillError(
-        f"--task {task_id} has actions {actions}; discrete ones from 0 and bounded vectors are played so far"
+        f"task {task_id!r} has actions {actions}; discrete ones from 0 and bounded vectors are played so far"
     )
 
 
