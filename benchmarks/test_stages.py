@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from potstill.bench import LOOP_HOURS, Stage, stages
+from potstill.bench import Stage, stages
 from potstill.cli.learn import demo_options
 from potstill.distill.plan import plan
 
 
 @pytest.fixture(scope="module")
 def measured() -> Iterator[dict[str, Stage]]:
-    with stages(plan(replace(demo_options(), hours=LOOP_HOURS, memory_hours=LOOP_HOURS))) as ready:
+    with stages(plan(replace(demo_options(), hours=0.2, memory_hours=0.2))) as ready:
         yield ready
 
 

@@ -15,7 +15,7 @@ from potstill.tasks import Envs
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(bench, "SECONDS", 0.02)
-    monkeypatch.setattr(bench, "LOOP_HOURS", 0.02)
+    monkeypatch.setitem(bench.LOOP_HOURS, "cpu", 0.02)
 
 
 def measure(teacher) -> dict[str, bench.Measured]:
