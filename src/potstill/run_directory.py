@@ -56,10 +56,10 @@ def open_run(
     if not resume or not config.exists():
         mend = "it holds no run to go on with;" if resume else "add --resume to go on with it, or"
         check_empty(out, f"{mend} choose another folder")
-        _lock(out)
+        lock(out)
         write_json(config, {"schema": SCHEMA, "command": command, "versions": versions(), "run": record})
         return
-    _lock(out)
+    lock(out)
     with as_written(config):
         begun = read_json(config)
         before: dict[str, Any] = {**begun["run"]}
@@ -93,7 +93,7 @@ def _typed(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _lock(out: Path) -> None:
+def lock(out: Path) -> None:
     """Lock a folder until this process ends, however it ends; it may lock it again, and mustn't open the file else.
 
     Raises:

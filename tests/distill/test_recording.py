@@ -105,6 +105,18 @@ def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_fi
         plan(DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
 
 
+def test_one_process_at_a_time_records_to_a_folder(cartpole_file, tmp_path):
+    out = tmp_path / "data"
+    script = f"from pathlib import Path; from potstill.run_directory import lock; lock(Path({str(out)!r}))\n" \
+             "print('locked', flush=True); input()"  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(PotstillError, match="is being worked on by another process"):
+            next(record(plan(DistillOptions((), (cartpole_file,), **PLAY)), out, COMMAND))
+        other.kill()
+
+
 def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_path):
     for _ in record(
         plan(DistillOptions((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", COMMAND

@@ -27,6 +27,7 @@ from potstill.run_directory import (
     SCHEMA,
     as_written,
     check_empty,
+    lock,
     open_metrics,
     open_run,
     sync,
@@ -207,6 +208,7 @@ def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
         PotstillError: `out` is not empty, or can't be written.
     """
     check_empty(out, "choose another folder")
+    lock(out)
     options, [lesson] = plan.options, plan.lessons
     teacher = lesson.labeller
     assert teacher is not None
