@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -105,3 +108,20 @@ def read_film() -> Callable[[Path], tuple[dict, list[np.ndarray]]]:
             return facts, [np.frombuffer(picture, np.uint8).reshape(height, width, 3) for picture in film]
 
     return read
+
+
+@pytest.fixture
+def locked_elsewhere():
+    """`with locked_elsewhere(folder):` another process has locked it within; it is killed in the end."""
+
+    @contextmanager
+    def locked(folder: Path) -> Iterator[None]:
+        script = f"from pathlib import Path; from potstill.run_directory import lock; lock(Path({str(folder)!r}))\n" \
+                 "print('locked', flush=True); input()"  # fmt: skip
+        with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"locked\n"
+            yield
+            other.kill()
+
+    return locked

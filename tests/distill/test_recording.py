@@ -105,16 +105,13 @@ def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_fi
         plan(DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
 
 
-def test_one_process_at_a_time_records_to_a_folder(cartpole_file, tmp_path):
-    out = tmp_path / "data"
-    script = f"from pathlib import Path; from potstill.run_directory import lock; lock(Path({str(out)!r}))\n" \
-             "print('locked', flush=True); input()"  # fmt: skip
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(PotstillError, match="is being worked on by another process"):
-            next(record(plan(DistillOptions((), (cartpole_file,), **PLAY)), out, COMMAND))
-        other.kill()
+def test_one_process_at_a_time_records_to_a_folder(cartpole_file, tmp_path, locked_elsewhere):
+    planned = plan(DistillOptions((), (cartpole_file,), **PLAY))
+    with (
+        locked_elsewhere(tmp_path / "data"),
+        pytest.raises(PotstillError, match="is being worked on by another process"),
+    ):
+        next(record(planned, tmp_path / "data", COMMAND))
 
 
 def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_path):
