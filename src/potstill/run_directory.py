@@ -3,7 +3,8 @@
 runs/<name>/config.json    what to run again       metrics.jsonl   one JSON object a line
            /checkpoint/    where to go on from     events.out.*    the metrics for TensorBoard, where it is installed
            /learnt.json    in its place once a distillation has learnt: with config.json and students/ it can be scored
-           /result.json    the numbers, once it is finished
+           /scored.json    and the tasks scored so far, until it is finished
+           /result.json    the numbers, once it is
            /.lock          locked by the process that works on it
 """
 

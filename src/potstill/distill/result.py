@@ -1,25 +1,15 @@
-"""The numbers of a run: everybody's scores, and `result.json`."""
+"""What `result.json` says of a run's policies: scores, ratios, costs."""
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from potstill.distill.options import DistillOptions
-from potstill.distill.plan import Lesson, Plan
+from potstill.distill.plan import Plan
+from potstill.distill.scoring import Played, other
 from potstill.errors import PotstillError
-from potstill.evaluate import (
-    Player,
-    Score,
-    evaluate,
-    geometric_mean,
-    normalised,
-    random_episodes,
-    random_player,
-    relative,
-)
+from potstill.evaluate import Score, geometric_mean, normalised, relative
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.evaluate.statistics import Estimate
 from potstill.files import write_json
@@ -28,70 +18,7 @@ from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import as_written
 from potstill.tasks import Task
-from potstill.tasks.spec import Act
 from potstill.teachers import load_all
-
-
-@dataclass(frozen=True)
-class Played:
-    """What was played of a task."""
-
-    scores: dict[str, Score]
-    states: np.ndarray
-    """(actions,) how many of the teacher's states the students were asked about, by its best action; (1,) where actions
-    are continuous."""
-    agreed: dict[str, np.ndarray]
-    """(actions,) on how many of them each student's best action is the teacher's."""
-
-    def agreement(self, name: str) -> float:
-        """Share of the teacher's states on which a student's best action is the teacher's."""
-        return int(self.agreed[name].sum()) / max(int(self.states.sum()), 1)
-
-
-def score(
-    plan: Plan, students: dict[str, list[Policy]], both_acts: bool = True
-) -> Generator[Progress, None, list[Played | None]]:
-    """Score the teachers, the students and chance on each task; None for those that have no teacher to compare with.
-
-    With `both_acts` teachers that have a distribution are scored by their best actions and by drawn ones.
-    """
-    options = plan.options
-    lists = [_players(lesson, index, students, options, both_acts) for index, lesson in enumerate(plan.lessons)]
-    total, done = sum(player.episodes for players in lists for player in players.values()), 0
-    played: list[Played | None] = []
-    for index, (lesson, players) in enumerate(zip(plan.lessons, lists, strict=True)):
-        if not players:
-            played.append(None)
-            continue
-        returns = [[0.0] * player.episodes for player in players.values()]
-        states, agreed = 0, 0
-        watched = [policies[index] for policies in students.values()]
-        starts = lesson.starts and lesson.starts.starts
-        for tally in evaluate(list(players.values()), lesson.task, options.seed, plan.threads, watched, starts):
-            for player, episode, score in tally.finished:
-                returns[player][episode] = score
-            done += len(tally.finished)
-            states += tally.states
-            agreed += tally.agreed
-            yield Progress("evaluate", done, total)
-        scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
-        played.append(Played(scores, np.asarray(states), dict(zip(students, np.asarray(agreed), strict=True))))
-    return played
-
-
-def _players(
-    lesson: Lesson, index: int, students: dict[str, list[Policy]], options: DistillOptions, both_acts: bool
-) -> dict[str, Player]:
-    """Everybody who plays a lesson's task."""
-    task, teacher, episodes = lesson.task, lesson.teacher, options.episodes
-    if teacher is None:
-        return {}
-    act, epsilon = task.protocol.act, task.protocol.epsilon
-    players = {"teacher": Player(teacher, act, epsilon, episodes)}
-    players |= {f"student {name}": Player(of[index], act, epsilon, episodes) for name, of in students.items()}
-    if both_acts and teacher.outputs_are != "q":
-        players["teacher, other act"] = Player(teacher, _other(act), epsilon, episodes)
-    return players | {"random": random_player(task, random_episodes(episodes))}
 
 
 def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played | None]) -> dict[str, Any]:
@@ -103,7 +30,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
         if lesson.starts:
             teacher["starts"] = {"expert": lesson.starts.expert, "sha256": lesson.starts.sha256}
         if "teacher, other act" in scores:
-            act = _other(lesson.task.protocol.act)
+            act = other(lesson.task.protocol.act)
             teacher["other_act"] = {"act": act, "score": _record(scores, "teacher, other act")}
         teachers.append({**teacher, "random": _record(scores, "random")})
     records: list[dict[str, Any]] = []
@@ -185,7 +112,3 @@ def _by_action(task: Task, states: np.ndarray, agreed: np.ndarray) -> list[dict[
 
 def _record(scores: dict[str, Score], of: str) -> dict[str, Any] | None:
     return scores[of].record() if of in scores else None
-
-
-def _other(act: Act) -> Act:
-    return "sample" if act == "greedy" else "greedy"

@@ -4,7 +4,6 @@ The students' policy files are in the run directory's `students/`.
 """
 
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from potstill.distill import checkpoint
 from potstill.distill.loop import distill, play
 from potstill.distill.plan import Plan, check_memory
 from potstill.distill.recording import Recording, seal_hour
-from potstill.distill.result import add_costs, results, score
+from potstill.distill.result import add_costs, results
 from potstill.distill.schedule import num_hours, rows_until
+from potstill.distill.scoring import SCORED, score
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
@@ -60,9 +60,9 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             go_on(state, out, resume)
             yield from learn_and_save(plan, state, out)
         learnt, students = read_learnt(plan, plan.students, out)
-        start = time.perf_counter()
-        played = yield from score(plan, students)
-        conclude(plan, learnt, results(plan, students, played), start, out, command)
+        played = yield from score(plan, students, out)
+        seconds = sum(of.seconds for of in played if of)
+        conclude(plan, learnt, results(plan, students, played), seconds, out, command)
     yield from complete(plan, out)
 
 
@@ -124,6 +124,7 @@ def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress
         "updates": state.updates,
         "seconds": state.seconds | {"total": state.elapsed},
     }
+    (out / SCORED).unlink(missing_ok=True)  # of students that were learnt before
     write_json(out / LEARNT, learnt)
 
 
@@ -161,7 +162,7 @@ def _read_student(file: Path, checksum: str) -> list[Policy]:
 
 
 def conclude(
-    plan: Plan, learnt: dict[str, Any], said: dict[str, Any], start: float, out: Path, command: list[str]
+    plan: Plan, learnt: dict[str, Any], said: dict[str, Any], seconds: float, out: Path, command: list[str]
 ) -> None:
     """Write `result.json`: what is said of the policies, and how it came about.
 
@@ -169,11 +170,11 @@ def conclude(
         plan: of the run.
         learnt: of `read_learnt`.
         said: of the policies.
-        start: when scoring began, by `time.perf_counter`.
+        seconds: that scoring took.
         out: the run directory.
         command: what was typed.
     """
-    options, seconds, here = plan.options, time.perf_counter() - start, machine(plan.threads)
+    options, here = plan.options, machine(plan.threads)
     result = {
         "schema": SCHEMA,
         "command": command,
@@ -194,6 +195,7 @@ def conclude(
 
 def complete(plan: Plan, out: Path) -> Iterator[Progress]:
     """What follows once `result.json` is there, as often as the run is stopped within it: the policies' costs."""
+    (out / SCORED).unlink(missing_ok=True)
     with as_written(out / "result.json"):
         result = read_json(out / "result.json")
         measured = all("cost" in student for student in result["students"])

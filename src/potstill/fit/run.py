@@ -15,8 +15,9 @@ from typing import Any
 from potstill.distill.learning import cooled
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan, plan, sketch
-from potstill.distill.result import Played, results, score
+from potstill.distill.result import results
 from potstill.distill.run import LEARNT, begin, complete, conclude, go_on, learn_and_save, read_learnt
+from potstill.distill.scoring import Played, score
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, normalised, random_episodes, random_player, relative, scores
@@ -103,9 +104,9 @@ def _conclude(plan: Plan, goal: Goal, out: Path, command: list[str]) -> Iterator
     looks = read_json(out / "looks.json")
     gone = _gone(looks)
     learnt, students = read_learnt(plan, [name for name in plan.students if name not in gone], out)
-    start = time.perf_counter()
-    [played] = yield from score(plan, students, both_acts=False)
+    [played] = yield from score(plan, students, out, both_acts=False)
     assert played is not None
+    start = time.perf_counter()
     rungs = _rungs(plan, goal, students, played, looks)
     found = yield from _test(lesson, goal, rungs, students, options, plan.threads)
     chosen = next((rung["name"] for rung in reversed(rungs) if rung.get("tested", {}).get("holds")), None)
@@ -113,7 +114,7 @@ def _conclude(plan: Plan, goal: Goal, out: Path, command: list[str]) -> Iterator
     fitted["test_by_hand"] = _test_by_hand(plan, goal, rungs, out)
     said = _afresh(results(plan, students, [played]), found)
     said["fit"] = {**goal.record(), "rungs": rungs, **fitted}
-    conclude(plan, learnt, said, start, out, command)
+    conclude(plan, learnt, said, played.seconds + time.perf_counter() - start, out, command)
 
 
 def _look_at_teacher(
