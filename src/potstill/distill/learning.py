@@ -154,7 +154,7 @@ def update(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]
     with the labels before it."""
     observations = torch.cat([observations for observations, _ in batch.values()])
     if observations.dtype == torch.uint8:
-        observations = scale(observations, torch.bfloat16 if plan.bf16 else torch.float32)
+        observations = scale(observations, torch.bfloat16 if plan.bf16 else torch.float32, learning=True)
     with torch.autocast(plan.options.device, torch.bfloat16, enabled=plan.bf16):
         outputs = student.learner(observations, {index: len(labels) for index, (_, labels) in batch.items()})
     losses: list[Tensor] = []

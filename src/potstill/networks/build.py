@@ -130,9 +130,12 @@ class GsdeHead(nn.Linear):
         return torch.cat([means, (variance + 1e-6).log() / 2], -1)
 
 
-def scale(frames: Shaped[Tensor, "batch ..."], dtype: torch.dtype) -> Float[Tensor, "batch ..."]:
-    """uint8 frames as numbers from 0 to 1; on a GPU as its convolutions want them, channels last."""
-    if frames.is_cuda:
+def scale(
+    frames: Shaped[Tensor, "batch ..."], dtype: torch.dtype, learning: bool = False
+) -> Float[Tensor, "batch ..."]:
+    """uint8 frames as numbers from 0 to 1, channels last where convolutions are faster so: on a GPU, and on a CPU where
+    they have gradients (docs/log.md)."""
+    if learning or frames.is_cuda:
         frames = frames.contiguous(memory_format=torch.channels_last)
     return frames.to(dtype).div_(255)
 
