@@ -63,7 +63,7 @@ def main() -> None:
     [task] = result["tasks"]
     game = task.removeprefix("ALE/").removesuffix("-v5")
     name = game.lower()
-    out, seed = ZOO / f"{name}.safetensors", result["seed"] + 1
+    out, seed = ZOO / f"{name}.safetensors", result["seed"]
     content = halved(run / result["best"]["file"])
     with tempfile.TemporaryDirectory() as folder:
         write_bytes(Path(folder) / out.name, content)

@@ -28,7 +28,13 @@ def cores(wanted: int = 0) -> int:
 
 def workers(count: int, threads: int) -> ThreadPoolExecutor:
     """So many workers, whose arithmetic shares so many threads."""
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),))
+    return ThreadPoolExecutor(count, initializer=use_threads, initargs=(max(1, threads // count),))
+
+
+def use_threads(count: int) -> None:
+    """Let this thread's arithmetic use so many threads, whatever other threads set theirs to."""
+    torch.get_num_threads()  # a thread that has computed nothing yet takes over what any thread set last: here
+    torch.set_num_threads(count)
 
 
 @contextmanager

@@ -84,9 +84,17 @@ WRONG = [
     (["report", "a" * 300], "File name too long: aaa"),
     (["inspect", "a\udcff.zip"], "a?.zip: its name is no UTF-8: rename it"),
     (["report"], "RUNS"),
-    (["report", "full", "--out", "full"], "--out full is a folder: name a file, as in full/report.html"),
+    (["report", "full", "--out", "full"], "--out full is a folder: name a file, as in full/potstill.html"),
     (["report", "full", "--out", "full/a.json"], "--out full/a.json: name a file that ends in .html"),
     (["starts", "cartpole.safetensors", "--out", "cartpole.safetensors"], "name a file that ends in .json"),
+    (
+        ["starts", "cartpole.safetensors", "--out", "text.zip/a.json"],
+        "text.zip/a.json can't be written (Not a directory)",
+    ),
+    (
+        ["export", "cartpole.safetensors", "--out", "full"],
+        "--out full is a folder: name a file, as in full/potstill.on",
+    ),
     (["push", "full", "--student", "net3", "--to", "me/net3"], "full has no result.json"),
     # recorded play
     (["record", "--teacher", "cartpole.safetensors", "--out", "full"], "--out full is not empty"),

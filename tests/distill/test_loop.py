@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load
-from potstill.distill.learning import cooled
+from potstill.distill import learning
+from potstill.distill.learning import cooled, update
 from potstill.distill.loop import _side_by_side, distill, label
 from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.plan import Lesson, plan
@@ -193,6 +194,28 @@ def test_stages_run_at_once_and_one_that_fails_ends_them_all():
     assert [report.done for report in reports if report.stage == "learn"] == list(range(5))
     with pytest.raises(PotstillError, match="no more"):
         list(_side_by_side("cpu", stage("play", 10**9), failing()))
+
+
+@pytest.mark.parametrize(("students", "left", "threads"), [(1, 1, [4, 4, 4]), (4, 2, [1, 1, 2])])
+def test_threads_of_an_update_depend_on_the_students_alone(
+    short_hours, cartpole_file, monkeypatch, students, left, threads
+):
+    """Other threads of arithmetic give other bits; the player's, who plays ahead, mustn't reach the learners."""
+
+    def watched(*given: Any) -> tuple[torch.Tensor, ...]:
+        seen[state.hours].add(torch.get_num_threads())
+        return update(*given)
+
+    seen: list[set[int]] = [set(), set(), set()]
+    monkeypatch.setattr(learning, "update", watched)
+    options = DistillOptions(("mlp:256-128",) * students, (cartpole_file,), hours=3.0, updates=5, envs=20, threads=4)
+    planned = plan(options)
+    assert planned.ahead
+    state = new_state(planned)
+    for progress in distill(planned, state):
+        if progress.stage == "hour" and progress.done == 2:
+            state.students = state.students[:left]
+    assert seen == [{count} for count in threads]
 
 
 def test_without_batch_norm_the_network_learns_as_it_is(cartpole_file, tmp_path):

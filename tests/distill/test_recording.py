@@ -1,9 +1,11 @@
 """Play recorded once, learnt from without an environment."""
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,6 +184,12 @@ def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
         ({"task": 7}, "does not describe recorded play"),
         ({"protocol": {"name": "gymnasium", "stack": 0}}, "does not describe recorded play"),
         ({"shards": [{"file": "../data/play-0001.npz", "rows": 2700, "sha256": ""}]}, "does not describe"),
+        ({"hours": 10**400}, "does not describe recorded play"),
+        ({"task": "this:CartPole-v1"}, "does not describe recorded play"),
+        ({"play_epsilon": float("nan")}, "does not describe recorded play"),
+        ({"play_epsilon": 10**400}, "does not describe recorded play"),
+        ({"protocol": {"name": "gymnasium", "act": "worst"}}, "does not describe recorded play"),
+        ({"shards": [{"file": "a\0b", "rows": 2700, "sha256": ""}]}, "does not describe"),
         ({"num_actions": 3}, "of another shape"),
         ({"envs": 40}, "of another shape"),
     ],
@@ -199,17 +207,35 @@ def test_a_damaged_shard_is_one_line(recorded, tmp_path):
         finish(DistillOptions(("mlp:8",), data=(recorded,), hours=1.0, updates=5), tmp_path / "run")
 
 
-def test_a_shard_that_would_fill_the_memory_is_refused(recorded, tmp_path):
-    import hashlib
-    import zipfile
+def npy(claim: str) -> bytes:
+    """An array's file whose header claims something, without what it claims."""
+    header = claim.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
 
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("depth", bytes(200_000_000), "it is too large"),
+        ("depth", npy(str({"descr": "<U1", "fortran_order": False, "shape": (4, 4)})), "arrays of other kinds"),
+        ("depth", npy(str({"descr": "<c8", "fortran_order": False, "shape": (2, 4)})), "arrays of other kinds"),
+        ("labels", npy(str({"descr": "<f8", "fortran_order": False, "shape": (2, 2, 2)})), "arrays of other kinds"),
+        ("frames", npy(str({"descr": "|u1", "fortran_order": True, "shape": (8, 8)})), "arrays of other kinds"),
+        ("frames", npy(str({"descr": "|u1", "fortran_order": False, "shape": (2**46,)})), "is missing, damaged or"),
+        ("frames", npy(str({"descr": "|u1", "fortran_order": False, "shape": (2**80,)})), "is missing, damaged or"),
+        ("frames", npy("(" * 40), "is missing, damaged or"),
+    ],
+)
+def test_a_shard_that_a_stranger_made_is_refused_in_one_line(recorded, tmp_path, name, content, message):
     path = recorded / "play-0001.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("depth.npy", bytes(200_000_000))
+    with zipfile.ZipFile(path) as archive:
+        arrays = {member: archive.read(member) for member in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, array in {**arrays, f"{name}.npy": content}.items():
+            archive.writestr(member, array)
     manifest = json.loads((recorded / "manifest.json").read_text())
     manifest["shards"][0]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(PotstillError, match="it is too large"):
-        finish(
-            DistillOptions(("mlp:8",), data=(changed(recorded, shards=manifest["shards"]),), hours=1.0, updates=5),
-            tmp_path / "run",
-        )
+    data = changed(recorded, shards=manifest["shards"])
+    with pytest.raises(PotstillError, match=message) as error:
+        finish(DistillOptions(("mlp:8",), data=(data,), hours=1.0, updates=5), tmp_path / "run")
+    assert "\n" not in str(error.value)

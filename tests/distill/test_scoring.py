@@ -11,6 +11,8 @@ from potstill.distill import scoring
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.run import run
+from potstill.distill.scoring import _players, _read
+from potstill.report import write_report
 
 TASKS = ("CartPole-v1", "CartPole-v0")
 
@@ -79,6 +81,21 @@ def test_other_students_are_scored_anew(cartpole_file, stopped):
     assert not (stopped / "scored.json").exists()
 
 
+def test_a_teacher_that_is_not_there_any_more_is_not_believed_to_have_played(cartpole_file, stopped):
+    planned = plan(options(cartpole_file))
+    lists = [{}, *(_players(lesson, index, {}, planned.options, True) for index, lesson in enumerate(planned.lessons))]
+    assert _read(stopped / "scored.json", planned.lessons, lists, ["mlp_8_4"]) == []
+
+
+def test_every_machine_that_scored_is_named(cartpole_file, stopped):
+    [said] = json.loads((stopped / "scored.json").read_text())
+    said["machine"]["threads"] = 7
+    (stopped / "scored.json").write_text(json.dumps([said]))
+    result = finish(cartpole_file, stopped, resume=True)
+    assert [of["threads"] for of in result["scored_on"]] == [7], "the second task was scored where it was learnt"
+    assert "threads 7" in write_report(stopped).read_text()
+
+
 @pytest.mark.parametrize("content", ["{", "3", '["a"]', "[{}]", '[{"returns": {"teacher": [0]}}]'])
 def test_a_damaged_file_is_one_line_that_names_the_mend(cartpole_file, stopped, content):
     (stopped / "scored.json").write_text(content)
@@ -87,3 +104,21 @@ def test_a_damaged_file_is_one_line_that_names_the_mend(cartpole_file, stopped, 
     assert "\n" not in str(error.value)
     (stopped / "scored.json").unlink()
     assert finish(cartpole_file, stopped, resume=True)["students"]
+
+
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [
+        ("states", []),
+        ("states", [10**30, 1]),
+        ("agreed", {"mlp_8_4": [1, 2, 3]}),
+        ("returns", {"teacher": [3.0], "student mlp_8_4": [3.0] * 4, "random": [3.0] * 4}),
+        ("machine", 3),
+        ("seconds", None),
+    ],
+)
+def test_a_file_with_odd_numbers_is_one_line_too(cartpole_file, stopped, key, odd):
+    [said] = json.loads((stopped / "scored.json").read_text())
+    (stopped / "scored.json").write_text(json.dumps([{**said, key: odd}]))
+    with pytest.raises(PotstillError, match=r"scored.json is damaged .*--resume scores again$"):
+        finish(cartpole_file, stopped, resume=True)

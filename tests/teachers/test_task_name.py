@@ -17,6 +17,7 @@ from potstill.teachers.task_name import task_in_name
         ("Ant-v3.zip", "Ant-v4?use_contact_forces=true",
          "Ant-v3, by its name; played as Ant-v4?use_contact_forces=true"),
         ("models--sb3--dqn-CartPole-v1/snapshots/abc/model.zip", "CartPole-v1", "CartPole-v1, by its name"),
+        ("ppo-ALE-Pong-v5.zip", "ALE/Pong-v5", "ALE-Pong-v5, by its name; played as ALE/Pong-v5"),
         ("Walker2d-v5.zip", "Walker2d-v5", "Walker2d-v5, by its name"),
         ("model.zip", None, None),
         ("mycartpole-v1.zip", None, None),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
@@ -36,13 +37,20 @@ def resumable(command: list[str]) -> Generator[None]:
 
 
 def check_out(out: Path, suffix: str, *inputs: Path) -> None:
-    """Refuse a file to be written that isn't called as such a file is, or is one of those that are read.
+    """Refuse, before any work, a file that can't be written, isn't called as such a file is, or is one that is read.
 
     Raises:
         PotstillError: with the mend.
     """
-    if out.suffix != suffix and not out.is_dir():
+    if out.is_dir():
+        raise PotstillError(f"--out {out} is a folder: name a file, as in {out / f'potstill{suffix}'}")
+    if out.suffix != suffix:
         raise PotstillError(f"--out {out}: name a file that ends in {suffix}")
+    try:
+        with TemporaryFile(dir=next(folder for folder in out.absolute().parents if folder.exists())):
+            pass
+    except OSError as error:
+        raise PotstillError(f"--out {out} can't be written ({error.strerror}): name another") from error
     if out.exists() and any(given.exists() and out.samefile(given) for given in inputs):
         raise PotstillError(f"--out {out} is the file that is read: name another")
 

@@ -44,8 +44,8 @@ class Distill:
     options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it. Once all is learnt,
-    the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json and
-    students/."""
+    the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json,
+    students/ and, where there is one, scored.json."""
     video: bool = True
     """Film each student beside its teacher in the end, for the report."""
 
@@ -89,8 +89,8 @@ class Fit:
     options: Flat[DistillOptions] = field(default_factory=DistillOptions)
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it. Once all is learnt,
-    the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json, looks.json
-    and students/."""
+    the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json,
+    looks.json, students/ and, where there is one, scored.json."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_fit, show_progress

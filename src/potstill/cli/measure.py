@@ -249,7 +249,7 @@ class Reproduce:
         if reproduction.missing:
             print(f"left out, no teacher: {', '.join(reproduction.missing)}", file=sys.stderr)
         record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
-        open_run(self.out, self.resume, command, record, FILES + OF_THE_MACHINE)  # its runs check theirs
+        open_run(self.out, self.resume, command, record, ("teachers", *FILES, *OF_THE_MACHINE))  # its runs check theirs
         with resumable(command):
             for number, (name, progress) in enumerate(run(reproduction, self.out, command), 1):
                 if sys.stderr.isatty():

@@ -59,7 +59,8 @@ def load(folder: Path, state: State, mend: str) -> None:
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]
         state.shards = [(int(first), int(end)) for first, end in content["shards"]]
+        snapshots = content["envs"]
         shards.unseal(folder, state.memories, state.shards)
     shards.remove_strays(folder, state.memories, state.shards)
-    for envs, snapshot in zip(state.envs, content["envs"], strict=True):
+    for envs, snapshot in zip(state.envs, snapshots, strict=True):
         envs.restore(snapshot)

@@ -16,7 +16,7 @@ from potstill.distill.schedule import learning_rate, rows_until, updates_until, 
 from potstill.distill.state import LoopProgress, State, Student
 from potstill.errors import PotstillError
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
-from potstill.machine import workers
+from potstill.machine import use_threads, workers
 from potstill.memory import Replay, Sample
 from potstill.networks import BATCH_NORM_MOMENTUM, scale, set_batch_norm_momentum
 from potstill.policy import Policy
@@ -110,7 +110,7 @@ def _spread(
     """Students a core each, or one after the other on all: a `map`."""
     inside = threads_inside(students, plan.threads)
     side_by_side = plan.options.device == "cpu" and min(inside, len(students)) > 1
-    torch.set_num_threads(1 if side_by_side else inside)
+    use_threads(1 if side_by_side else inside)
     return pool.map if side_by_side else map
 
 

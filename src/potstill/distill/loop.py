@@ -23,7 +23,7 @@ from potstill.distill.recording import Recording
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State
 from potstill.evaluate import play_threads
-from potstill.machine import own_stream, workers
+from potstill.machine import own_stream, use_threads, workers
 from potstill.policy import Policy
 
 
@@ -37,7 +37,7 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
     # On the CPU whole networks share the cores before the loops inside them do: OpenMP's idle threads would spin on the
     # cores that the emulators need, and students side by side learn faster than one after the other on all cores.
     options = plan.options
-    with workers(plan.threads, plan.threads) as players, workers(len(state.students), plan.threads) as learners:
+    with workers(plan.threads, plan.threads) as players:
         drivers: list[list[Policy]] = []
 
         def play_until(hour: int) -> Iterator[LoopProgress]:
@@ -56,7 +56,8 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
                 drivers[:] = copies.values()
             yield from play_until(hour)  # nothing, where it was played ahead
             playing = [play_until(hour + 1)] if plan.ahead and hour < num_hours(options) else []
-            yield from _side_by_side(options.device, learn(plan, state, hour, learners), *playing)
+            with workers(len(state.students), plan.threads) as learners:  # each hour: fit drops some
+                yield from _side_by_side(options.device, learn(plan, state, hour, learners), *playing)
             for student in state.students:
                 student.keep()
             state.hours = hour
@@ -117,7 +118,7 @@ def play(
     options, envs, memory = plan.options, state.envs[index], state.memories[index]
     driven = math.ceil(options.envs * options.student_share) if drivers else 0
     total = rows_until(options.hours, options)
-    torch.set_num_threads(1)
+    use_threads(1)
     while memory.rows < rows_until(hour, options):
         start = time.perf_counter()
         outputs = label(teacher, envs.observations, pool, plan.threads)

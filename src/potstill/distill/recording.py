@@ -6,7 +6,7 @@ Learning from a recording needs no environment and no teacher: observations and 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from potstill.actions import read_actions
 from potstill.distill.schedule import STEPS_PER_HOUR
@@ -15,6 +15,7 @@ from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
 from potstill.policy import TEMPERATURE
 from potstill.tasks import Protocol, Task
+from potstill.tasks.spec import Act
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -88,18 +89,26 @@ class Recording:
             if not all(type(number) is int and 0 < number <= 2**24 for number in numbers):
                 raise ValueError("a size is no number")
             hours = float(content["hours"])
-            if not 0 < hours < math.inf or len(shards) != math.ceil(hours) or not isinstance(task.id, str):
+            if (
+                not 0 < hours < math.inf
+                or len(shards) != math.ceil(hours)
+                or not isinstance(task.id, str)
+                or ":" in task.id
+            ):
                 raise ValueError(f"{hours} hours of {task.id} in {len(shards)} files")
             if (
                 type(teacher["parameters"]) is not int
                 or teacher["outputs"] not in TEMPERATURE
                 or not all(isinstance(teacher[key], str) for key in ("name", "network"))
                 or not isinstance(teacher["sha256"], str | None)
-                or any(Path(s["file"]).name != s["file"] for s in shards)
+                or any(Path(s["file"]).name != s["file"] or not s["file"].isprintable() for s in shards)
             ):
                 raise ValueError("its teacher or its files")
-            return cls(folder, task, teacher, content["envs"], float(content["play_epsilon"]), hours, shards)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            epsilon = float(content["play_epsilon"])
+            if not (0 <= epsilon <= 1 and 0 <= task.protocol.epsilon <= 1 and task.protocol.act in get_args(Act)):
+                raise ValueError("how it was played")
+            return cls(folder, task, teacher, content["envs"], epsilon, hours, shards)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PotstillError(f"{folder / MANIFEST} does not describe recorded play ({error})") from error
 
     def read(self, memory: Replay, hour: int, rows: int) -> None:

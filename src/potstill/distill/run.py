@@ -15,7 +15,7 @@ from potstill.distill.plan import Plan, check_memory
 from potstill.distill.recording import Recording, seal_hour
 from potstill.distill.result import add_costs, results
 from potstill.distill.schedule import num_hours, rows_until
-from potstill.distill.scoring import SCORED, score
+from potstill.distill.scoring import SCORED, Played, score
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
@@ -61,8 +61,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             yield from learn_and_save(plan, state, out)
         learnt, students = read_learnt(plan, plan.students, out)
         played = yield from score(plan, students, out)
-        seconds = sum(of.seconds for of in played if of)
-        conclude(plan, learnt, results(plan, students, played), seconds, out, command)
+        conclude(plan, learnt, results(plan, students, played), played, out, command)
     yield from complete(plan, out)
 
 
@@ -162,7 +161,12 @@ def _read_student(file: Path, checksum: str) -> list[Policy]:
 
 
 def conclude(
-    plan: Plan, learnt: dict[str, Any], said: dict[str, Any], seconds: float, out: Path, command: list[str]
+    plan: Plan,
+    learnt: dict[str, Any],
+    said: dict[str, Any],
+    played: list[Played | None],
+    out: Path,
+    command: list[str],
 ) -> None:
     """Write `result.json`: what is said of the policies, and how it came about.
 
@@ -170,18 +174,20 @@ def conclude(
         plan: of the run.
         learnt: of `read_learnt`.
         said: of the policies.
-        seconds: that scoring took.
+        played: how long it took, and where.
         out: the run directory.
         command: what was typed.
     """
-    options, here = plan.options, machine(plan.threads)
+    options, scored = plan.options, [of for of in played if of]
+    seconds = sum(of.seconds for of in scored)
+    elsewhere = [of.machine for of in scored if of.machine != learnt["machine"]]
     result = {
         "schema": SCHEMA,
         "command": command,
         "seed": options.seed,
         "versions": learnt["versions"],
         "machine": learnt["machine"],
-        **({"scored_on": here} if here != learnt["machine"] else {}),
+        **({"scored_on": _distinct(elsewhere)} if elsewhere else {}),
         "protocol": plan.scored_by.record(),
         **said,
         "budget": {
@@ -191,6 +197,10 @@ def conclude(
         },
     }
     write_json(out / "result.json", result)
+
+
+def _distinct(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for number, one in enumerate(machines) if one not in machines[:number]]
 
 
 def complete(plan: Plan, out: Path) -> Iterator[Progress]:

@@ -12,6 +12,7 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.evaluate import Player, Score, evaluate, random_episodes, random_player
 from potstill.files import read_json, write_json
+from potstill.machine import machine
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.saved_state import restoring
@@ -32,6 +33,9 @@ class Played:
     agreed: dict[str, np.ndarray]
     """(actions,) on how many of them each student's best action is the teacher's."""
     seconds: float
+    """That it took, on the wall's clock."""
+    machine: dict[str, Any]
+    """Where it was played."""
 
     def agreement(self, name: str) -> float:
         """Share of the teacher's states on which a student's best action is the teacher's."""
@@ -43,6 +47,7 @@ class Played:
             "states": self.states.tolist(),
             "agreed": {name: agreed.tolist() for name, agreed in self.agreed.items()},
             "seconds": self.seconds,
+            "machine": self.machine,
         }
 
 
@@ -56,7 +61,7 @@ def score(
     """
     options = plan.options
     lists = [_players(lesson, index, students, options, both_acts) for index, lesson in enumerate(plan.lessons)]
-    played = _read(out / SCORED, lists, list(students))
+    played = _read(out / SCORED, plan.lessons, lists, list(students))
     left = list(zip(plan.lessons, lists, strict=True))[len(played) :]
     total = sum(player.episodes for players in lists for player in players.values())
     done = total - sum(player.episodes for _, players in left for player in players.values())
@@ -77,32 +82,41 @@ def score(
                 yield Progress("evaluate", done, total)
             scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
             agreed = dict(zip(students, np.asarray(agreed), strict=True))
-            found = Played(scores, np.asarray(states), agreed, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            found = Played(scores, np.asarray(states), agreed, seconds, machine(plan.threads))
         played.append(found)
         write_json(out / SCORED, [of and of.record() for of in played])
     return played
 
 
-def _read(path: Path, lists: list[dict[str, Player]], students: list[str]) -> list[Played | None]:
-    """What was played of the tasks, in their order, before the run was stopped.
+def _read(
+    path: Path, lessons: tuple[Lesson, ...], lists: list[dict[str, Player]], students: list[str]
+) -> list[Played | None]:
+    """What was played of the tasks, in their order, before the run was stopped; until the first that had a teacher then
+    and has none now, or the other way round.
 
     Raises:
         PotstillError: the file is damaged, with the mend.
     """
     if not path.exists():
         return []
+    played: list[Played | None] = []
     with restoring(path, f"remove {path}, and --resume scores again"):
-        return [
-            None
-            if said is None
-            else Played(
-                {name: Score(tuple(map(float, said["returns"][name]))) for name in players},
-                np.array(said["states"], np.int64),
-                {name: np.array(said["agreed"][name], np.int64) for name in students},
-                float(said["seconds"]),
-            )
-            for said, players in zip(read_json(path), lists, strict=False)
-        ]
+        for said, lesson, players in zip(read_json(path), lessons, lists, strict=False):
+            if (said is None) == bool(players):
+                break
+            played.append(None if said is None else _read_task(said, lesson, players, students))
+    return played
+
+
+def _read_task(said: dict[str, Any], lesson: Lesson, players: dict[str, Player], students: list[str]) -> Played:
+    scores = {name: Score(tuple(map(float, said["returns"][name]))) for name in players}
+    states, agreed = np.array(said["states"], np.int64), np.array([said["agreed"][name] for name in students], np.int64)
+    if any(len(scores[name].returns) != player.episodes for name, player in players.items()):
+        raise ValueError("episodes are missing")
+    if states.shape != (lesson.task.num_kinds,) or agreed.shape != (len(students), *states.shape):
+        raise ValueError("states are missing")
+    return Played(scores, states, dict(zip(students, agreed, strict=True)), float(said["seconds"]), {**said["machine"]})
 
 
 def _players(

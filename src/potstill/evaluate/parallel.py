@@ -104,7 +104,7 @@ def scores(
 
 def _play(share: _Share) -> Iterator[Tally]:
     finished: list[tuple[int, int, float]] = []
-    kinds = share.task.num_actions if share.task.bounds is None else 1
+    kinds = share.task.num_kinds
     states, agreed = np.zeros(kinds, np.int64), np.zeros((len(share.watched), kinds), np.int64)
     moments = play_episodes(
         share.players, share.task, share.jobs, share.seed, share.threads, share.starts, share.process

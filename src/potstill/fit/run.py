@@ -9,6 +9,7 @@ held, so that one false statement in the whole sequence is as improbable as in o
 
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def _conclude(plan: Plan, goal: Goal, out: Path, command: list[str]) -> Iterator
     fitted["test_by_hand"] = _test_by_hand(plan, goal, rungs, out)
     said = _afresh(results(plan, students, [played]), found)
     said["fit"] = {**goal.record(), "rungs": rungs, **fitted}
-    conclude(plan, learnt, said, played.seconds + time.perf_counter() - start, out, command)
+    played = replace(played, seconds=played.seconds + time.perf_counter() - start)
+    conclude(plan, learnt, said, [played], out, command)
 
 
 def _look_at_teacher(

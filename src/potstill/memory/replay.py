@@ -7,6 +7,7 @@ observation is kept, with how many of the frames before it belong to the same ep
 
 import math
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
 
@@ -59,10 +60,6 @@ class Replay:
         self.labels = torch.empty((capacity, num_envs, num_labels), device=device)
         self.rows = 0
         """Rows ever added."""
-
-    def __len__(self) -> int:
-        """Control steps held."""
-        return min(self.rows, self.capacity) * self.num_envs
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +165,8 @@ class Replay:
         try:
             with path.open("rb") as file:
                 self._unseal(file, rows, most)
-        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, ZstdError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, OverflowError, MemoryError,
+                TokenError, BadZipFile, ZstdError) as error:  # fmt: skip
             raise PotstillError(f"{path} is missing, damaged or of another shape ({error})") from error
 
     def _unseal(self, file: BinaryIO, rows: int | None, most: int) -> None:
@@ -178,6 +176,8 @@ class Replay:
         file.seek(0)
         with np.load(file, allow_pickle=False) as shard:
             depth, labels, packed = shard["depth"], shard["labels"], shard["frames"]
+        if [(of.dtype, of.ndim) for of in (depth, labels, packed)] != [(np.uint8, 2), (np.float32, 3), (np.uint8, 1)]:
+            raise ValueError("arrays of other kinds")
         rows = len(depth) if rows is None else rows
         if depth.shape[1:] != (self.num_envs,) or labels.shape != (*depth.shape, self.labels.shape[-1]):
             raise ValueError(f"{labels.shape} labels")

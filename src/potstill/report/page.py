@@ -8,7 +8,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from potstill.errors import PotstillError
 from potstill.files import read_json, write_bytes
 from potstill.report import plots
 from potstill.report.read import as_runs_write_it, environment, inside, read_metrics, read_result
@@ -42,8 +41,6 @@ def write_report(*runs: Path, out: Path | None = None) -> Path:
     Raises:
         PotstillError: a run has no result.json of this schema, or the page can't be written.
     """
-    if out is not None and out.is_dir():
-        raise PotstillError(f"--out {out} is a folder: name a file, as in {out / 'report.html'}")
     out = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     with plots.drawing():
         sections = [_section(run) for run in runs]

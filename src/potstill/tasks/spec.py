@@ -129,6 +129,11 @@ class Task:
         return self.id.startswith("ALE/")
 
     @property
+    def num_kinds(self) -> int:
+        """Kinds of best action that agreement is counted by: one an action; one where they are continuous."""
+        return self.num_actions if self.bounds is None else 1
+
+    @property
     def observation_dtype(self) -> Literal["uint8", "float32"]:
         return "uint8" if self.is_atari else "float32"
 

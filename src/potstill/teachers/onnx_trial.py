@@ -15,8 +15,8 @@ SECONDS = 60
 """Of processor time (Linux)."""
 FLOATS, BYTES = (1, 10, 11, 16), (2, 3)
 """ONNX's numbers for float32, float16, float64 and bfloat16; for uint8 and int8, which weights may be, too."""
-BATCH = 2
-"""Observations given, where a file doesn't fix how many."""
+BATCH = 64
+"""Observations given, where a file doesn't fix how many: about as many as it will be given at once."""
 MAX_DESCRIPTION = 2**20
 """Characters of what `potstill export` says of a file in it."""
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8)": "uint8"}

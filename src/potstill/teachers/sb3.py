@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from potstill.actions import Actions, read_actions
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.networks import GsdeHead
 from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
@@ -142,9 +142,13 @@ def _module(path: Path, data: dict[str, Any]) -> str:
     """The module of its policy's class: the library's own, as only that is known to compute what its tensors say."""
     module = str(_attribute(data.get("policy_class"), "__module__"))
     if any(kind in module for kind in ("maskable", "recurrent", "crossq")):
-        raise PotstillError(f"{path}: a policy of {module}: masks, recurrent and normalised layers are not played here")
+        raise PotstillError(
+            f"{path}: a policy of {in_a_line(module, 60)}: masks, recurrent and normalised layers are not played here"
+        )
     if not module.startswith(("stable_baselines3.", "sb3_contrib.")):
-        raise PotstillError(f"{path}: its policy's class is of {module[:60]}: only Stable-Baselines3's own are known")
+        raise PotstillError(
+            f"{path}: its policy's class is of {in_a_line(module, 60)}: only Stable-Baselines3's own are known"
+        )
     return module
 
 
@@ -332,7 +336,9 @@ def _check_kwargs(path: Path, kwargs: Any, layout: _Layout, frames: bool) -> Act
             continue
         if name == "normalize_images" and not frames:
             continue
-        if name == "features_extractor_kwargs" and isinstance(value, dict) and value.keys() <= SIZES:
+        if name == "features_extractor_kwargs" and (
+            value is None or (isinstance(value, dict) and value.keys() <= SIZES)
+        ):
             continue
         if name in ("share_features_extractor", "use_expln") and value is False:
             continue
@@ -340,10 +346,10 @@ def _check_kwargs(path: Path, kwargs: Any, layout: _Layout, frames: bool) -> Act
             continue
         if name == "use_sde" or (name == "clip_mean" and isinstance(value, int | float) and 0 <= value < 1e9):
             continue
-        raise PotstillError(f"{path}: policy_kwargs {name}={str(value)[:40]} is not known here")
+        raise PotstillError(f"{path}: policy_kwargs {in_a_line(name, 40)}={in_a_line(value, 40)} is not known here")
     return activation
 
 
 def _class(shown: Any) -> str:
     """The dotted name of a class that is shown as `<class 'torch.nn.modules.activation.Tanh'>`."""
-    return re.sub("^<class '(.*)'>$", r"\1", str(shown))[:60]
+    return re.sub("^<class '(.*)'>$", r"\1", in_a_line(shown))[:60]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-NAME = re.compile(r"(?<![A-Za-z0-9])([A-Z][A-Za-z0-9]*-v[0-9]+)(?![A-Za-z0-9])")
+NAME = re.compile(r"(?<![A-Za-z0-9])((?:ALE[-_])?[A-Z][A-Za-z0-9]*-v[0-9]+)(?![A-Za-z0-9])")
 ATARI = re.compile(r"(.+)NoFrameskip-v[04]")
 FOLDERS = 3
 """How many folders above a file are asked: in the Hub's cache the one with a repository's name is the third."""
@@ -33,7 +33,9 @@ def task_in_name(path: Path, provenance: dict[str, object]) -> str | None:
 
 
 def todays_id(task_id: str) -> str:
-    """Today's id of a task: gym's old ids and Atari's v4 are others now."""
+    """Today's id of a task: gym's old ids and Atari's v4 are others now, and a file's name has no slash."""
+    if task_id.startswith(("ALE-", "ALE_")):
+        return f"ALE/{task_id[4:]}"
     if atari := ATARI.fullmatch(task_id):
         return f"ALE/{atari[1]}-v5"
     name, _, version = task_id.rpartition("-v")

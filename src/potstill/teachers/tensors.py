@@ -79,16 +79,7 @@ def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
     try:
         if content.startswith(b"PK"):
             check_members(content)
-            with zipfile.ZipFile(io.BytesIO(content)) as inner:
-                unpacked = sum(info.file_size for info in inner.infolist())
-                if unpacked > MAX_WEIGHTS:
-                    raise PotstillError(f"{path}: {name} unpacks to {unpacked} bytes; over {MAX_WEIGHTS} are not read")
-                for member in inner.infolist():
-                    if member.filename.endswith("data.pkl"):
-                        pickled = _unpacked(inner, member, MAX_PICKLE)
-                        if pickled is None:
-                            raise ValueError("a pickle of millions of bytes")
-                        _check_pickle(io.BytesIO(pickled))
+            content = _rewritten(path, name, content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles: what matters comes as an error
             if not content.startswith(b"PK"):
@@ -108,12 +99,40 @@ def read_state_dict(path: Path, name: str, content: bytes) -> dict[str, Tensor]:
         if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise PotstillError(f"{path}: {name} is no state dict (entry {str(key)[:60]})")
         # A view can claim any shape over a few bytes.
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise PotstillError(
                 f"{path}: tensor {key[:60]} is {tensor.dtype} {tuple(tensor.shape)} without the bytes for it"
             )
+    found = cast(dict[str, Tensor], tensors)
+    if sum(tensor.nbytes for tensor in found.values()) > MAX_WEIGHTS:  # thousands can be views of the same bytes
+        raise PotstillError(f"{path}: the tensors of {name} take over {MAX_WEIGHTS} bytes and are not read")
+    for key, tensor in found.items():
         artifact.check_weights(path, key, tensor)
-    return cast(dict[str, Tensor], tensors)
+    return found
+
+
+def _rewritten(path: Path, name: str, content: bytes) -> bytes:
+    """The same zip of nothing but what was checked.
+
+    PyTorch's reader takes a name in any case and follows another list of files than Python's, where a zip has two.
+    """
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(written, "w") as checked:
+        size = sum(info.file_size for info in given.infolist())
+        if size > MAX_WEIGHTS:
+            raise PotstillError(f"{path}: {name} unpacks to {size} bytes; over {MAX_WEIGHTS} are not read")
+        names = [member.filename.lower() for member in given.infolist()]
+        if len(set(names)) < len(names):
+            raise ValueError("two files of one name")
+        for member, called in zip(given.infolist(), names, strict=True):
+            is_pickle = called.endswith("data.pkl")
+            unpacked = _unpacked(given, member, MAX_PICKLE if is_pickle else MAX_WEIGHTS)
+            if unpacked is None:
+                raise ValueError("a file of more bytes than it may have")
+            if is_pickle:
+                _check_pickle(io.BytesIO(unpacked))
+            checked.writestr(member.filename, unpacked)
+    return written.getvalue()
 
 
 def _check_old_format(content: bytes) -> None:

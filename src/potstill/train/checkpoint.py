@@ -58,13 +58,14 @@ def load(folder: Path, state: State, mend: str) -> dict[str, Any]:
         state.play_rng.bit_generator.state = content["play_rng"]
         state.sample_rng.bit_generator.state = content["sample_rng"]
         state.shards = [(int(first), int(end)) for first, end in content["shards"]]
+        snapshots = content["envs"]
         shards.unseal(folder, memories, state.shards)
         for index, game in enumerate(state.games):
             game.held[:] = tensors[f"held/{index}"].numpy()
             if game.priorities:
                 game.priorities.weights.copy_(tensors[f"priorities/{index}"])
                 game.priorities.largest.fill_(content["largest_priority"][index])
-    for game, snapshot in zip(state.games, content["envs"], strict=True):
+    for game, snapshot in zip(state.games, snapshots, strict=True):
         game.envs.restore(snapshot)
     shards.remove_strays(folder, memories, state.shards)
     return run

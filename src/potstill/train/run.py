@@ -53,7 +53,7 @@ BEST, FOLDER, PORTABLE = "best.safetensors", "checkpoint", "portable.safetensors
 ANEW = "there is nothing to go on from: begin anew in another folder"
 LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
-CHOOSING, REPORTED = 2_000_003, 1
+CHOOSING, REPORTED = 2_000_003, 0
 """Added to the seed: for episodes that choose the best policy, on which nobody scores it later; for the result's."""
 
 
@@ -126,7 +126,7 @@ def plan(
         if following.updates < 1:
             raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
         learning = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
-        block = max(learning, REPORT_EVERY * options.envs)
+        block = learning + REPORT_EVERY * options.envs
         if eval_every < block:
             raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
     tasks = tuple(map(make_task, task_ids))
