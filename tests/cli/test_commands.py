@@ -143,10 +143,13 @@ def test_train_then_go_on_and_evaluate(workplace, potstill, capsys, monkeypatch)
     longer[longer.index("2000")] = "3000"
     monkeypatch.chdir(workplace)
     main(longer)
-    assert json.loads((workplace / "dqn" / "result.json").read_text())["budget"]["steps"] == 3000
+    result = json.loads((workplace / "dqn" / "result.json").read_text())
+    assert result["budget"]["steps"] == 3000
     capsys.readouterr()
     main(["evaluate", "dqn/best.safetensors", "--episodes", "5", "--json"])
-    assert json.loads(capsys.readouterr().out)["policies"][0]["task"] == "CartPole-v1"
+    [played] = json.loads(capsys.readouterr().out)["policies"]
+    assert played["task"] == "CartPole-v1"
+    assert played["score"] == result["best"]["scores"]["CartPole-v1"], "--keep refuses the seed that it was scored on"
 
 
 def test_ctrl_c_says_how_to_go_on_and_going_on_works(workplace, executable, request, monkeypatch):

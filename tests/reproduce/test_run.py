@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError
+from potstill.cli.main import main
 from potstill.networks import PAPER, NetworkSpec
 from potstill.report import write_report
 from potstill.reproduce import activations
@@ -186,6 +187,15 @@ def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp
 
 
 @pytest.mark.usefixtures("short_games")
+def test_a_table_is_gone_on_with_where_its_teachers_lie_elsewhere(teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproducing, "run", lambda *_: iter([]))
+    command = ["reproduce", "losses", "--out", str(tmp_path / "table"), "--resume", "--teachers"]
+    for folder in (teachers, teachers.rename(tmp_path / "moved")):
+        with pytest.raises(SystemExit, match="2"):  # there are no runs to be collected
+            main([*command, str(folder)])
+    assert str(tmp_path / "moved") in (tmp_path / "table" / "config.json").read_text()
+
+
 def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
     monkeypatch.setattr(reproducing, "FEWEST_ENVS", 8)  # each takes time to start
