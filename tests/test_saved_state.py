@@ -20,6 +20,7 @@ def write_state(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     saved_state.write(path, {}, tensors)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a file opened, not yet in its `with`
 @pytest.mark.parametrize(
     ("write", "read"), [(write_policy, artifact.read_tensors), (write_state, saved_state.read)], ids=["policy", "state"]
 )

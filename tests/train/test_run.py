@@ -335,7 +335,7 @@ def test_a_kill_between_the_students_checkpoint_and_the_learners_loses_nothing(f
         ({"students": ("net1",)}, "net1 takes frames"),
         (
             {"students": STUDENTS, "replay_ratio": 0.1},
-            "--eval-every 1500: .* must be at least 2568",
+            "--eval-every 1500: .* must be at least 2968",
         ),
         ({"memory": 10**12}, r"--memory .* take .* GB, this machine has .*: add --memory"),
         ({"tasks": ("Pendulum-v1",)}, "continuous actions"),
