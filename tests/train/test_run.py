@@ -294,11 +294,11 @@ def test_those_that_follow_are_scored_and_saved_as_cooled_copies(
 @pytest.mark.parametrize("steps", [800, 2100, 3500])
 def test_students_learn_as_often_as_their_schedule_was_planned_for(short_hours_throughout, tmp_path, steps):
     options = DQNOptions(**{**SMALL, "learn_after": 700, "batch": 8, "steps": steps})  # pyright: ignore[reportArgumentType]
-    planned = plan(options, ("CartPole-v1",), 400, 1, 1, Following(("mlp:4",), 20))
+    planned = plan(options, ("CartPole-v1",), 450, 1, 1, Following(("mlp:4",), 20))
     for _ in run(planned, tmp_path / "run", False, COMMAND):
         pass
     curve = json.loads((tmp_path / "run" / "result.json").read_text())["curve"]
-    assert len(curve) == planned.checks == steps // 400
+    assert len(curve) == planned.checks == steps // 450
     assert curve[-1]["steps"] >= steps
 
 

@@ -146,7 +146,9 @@ def _try_out(path: Path, shape: tuple[int, ...] | None) -> dict[str, Any]:
     try:
         trial = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        raise PotstillError(f"{path} takes over {TIMEOUT} s for 64 observations and is not played") from None
+        raise PotstillError(
+            f"{path} takes over {TIMEOUT} s for {onnx_trial.MANY} observations and is not played"
+        ) from None
     if trial.returncode == 0:
         return json.loads(trial.stdout.splitlines()[-1])
     if trial.returncode < 0:
@@ -155,5 +157,5 @@ def _try_out(path: Path, shape: tuple[int, ...] | None) -> dict[str, Any]:
         said = trial.stderr.strip().splitlines()
         reason = said[-1][:300] if said else f"status {trial.returncode}"
         if "MemoryError" in reason or "alloc" in reason.lower():
-            reason = f"it takes over {onnx_trial.MEMORY >> 20} MB for 64 observations"
+            reason = f"it takes over {onnx_trial.MEMORY >> 20} MB for {onnx_trial.MANY} observations"
     raise PotstillError(f"{path} can't be played as an ONNX file: {reason}")

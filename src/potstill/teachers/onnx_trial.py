@@ -15,8 +15,8 @@ SECONDS = 60
 """Of processor time (Linux)."""
 FLOATS, BYTES = (1, 10, 11, 16), (2, 3)
 """ONNX's numbers for float32, float16, float64 and bfloat16; for uint8 and int8, which weights may be, too."""
-BATCH = 64
-"""Observations given, where a file doesn't fix how many: about as many as it will be given at once."""
+BATCH, MANY = 2, 64
+"""Observations given, where a file doesn't fix how many: to see what it says, and what so many take."""
 MAX_DESCRIPTION = 2**20
 """Characters of what `potstill export` says of a file in it."""
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
@@ -60,6 +60,8 @@ def main() -> None:
     if not outputs:
         sys.exit("it has no outputs")
     said = [np.asarray(each) for each in session.run(outputs, {name: observations})]
+    if not isinstance(batch, int):
+        session.run(outputs, {name: np.zeros((MANY, *seen), dtype)})
     last = {output: node.op_type for node in model.graph.node for output in node.output}
     found = {"input": name, "dtype": dtype, "shape": seen, "parameters": parameters}
     found["outputs"] = {
