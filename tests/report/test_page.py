@@ -256,3 +256,9 @@ def test_what_is_no_result_is_one_line(tmp_path, content, message):
         (tmp_path / "result.json").write_text(content)
     with pytest.raises(PotstillError, match=message):
         write_report(tmp_path)
+
+
+def test_the_newest_kind_of_result_that_is_committed_is_read(tmp_path):
+    """Of an online distillation, scored on another machine than it learnt on."""
+    run = Path(__file__).parents[2] / "results" / "online" / "Qbert"
+    assert "scored on: system Linux" in write_report(run, out=tmp_path / "page.html").read_text()

@@ -22,6 +22,10 @@ from potstill.errors import PotstillError
 from potstill.files import atomic_write
 from potstill.tasks import Task
 
+DAMAGED = (OSError, LookupError, ValueError, ArithmeticError, EOFError, MemoryError, NotImplementedError, TokenError,
+           BadZipFile, ZstdError)  # fmt: skip
+"""What the readers of an .npz raise of one that is cut off, or that claims what it doesn't hold."""
+
 Sample = tuple[Int64[np.ndarray, " batch"], Int64[np.ndarray, " batch"]]
 """Rows, counted from the first ever added, and environments."""
 
@@ -165,8 +169,7 @@ class Replay:
         try:
             with path.open("rb") as file:
                 self._unseal(file, rows, most)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError, OverflowError, MemoryError,
-                TokenError, BadZipFile, ZstdError) as error:  # fmt: skip
+        except DAMAGED as error:
             raise PotstillError(f"{path} is missing, damaged or of another shape ({error})") from error
 
     def _unseal(self, file: BinaryIO, rows: int | None, most: int) -> None:
