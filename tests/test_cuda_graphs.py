@@ -15,6 +15,7 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay
+from potstill.train import plan as planning
 from potstill.train import run as training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -95,7 +96,7 @@ def test_dqn_of_the_same_seed_learns_the_same(tmp_path: Path, tasks: tuple[str, 
         options = DQNOptions(
             steps=3_000, envs=8, batch=32, memory=2_000, learn_after=500, prioritised=True, threads=2, device="cuda"
         )
-        for _ in training.run(training.plan(options, tasks, 1_500, 1, 1), tmp_path / name, False, []):
+        for _ in training.run(planning.plan(options, tasks, 1_500, 1, 1), tmp_path / name, False, []):
             pass
         found.append(torch.cat([*map(weights, training.load_all(tmp_path / name / "last.safetensors"))]))
     assert torch.equal(*found)

@@ -24,7 +24,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from potstill.learners.dqn import dqn
 from potstill.learners.options import DQNOptions
 from potstill.machine import machine, versions
-from potstill.train.run import _fresh, plan
+from potstill.train.plan import plan
+from potstill.train.run import fresh_state
 
 RATIO = 8.0
 """Samples learnt for each step played: 32 for each 4 (Mnih et al. 2015)."""
@@ -52,7 +53,7 @@ def peer(task: str, vec_env: type, envs: int, batch: int, seconds: float) -> flo
 def ours(task: str, seconds: float) -> float:
     options = DQNOptions(memory=20_000, learn_after=BEFORE, replay_ratio=RATIO, single_q=True)
     planned = plan(options, (task,), 10**9, 1, 1)
-    state = _fresh(planned)
+    state = fresh_state(planned)
     start = begun = None
     for progress in dqn(state, planned.options, planned.bf16, planned.threads):
         now = time.perf_counter()

@@ -27,7 +27,8 @@ from potstill.networks import NetworkSpec
 from potstill.policies import as_one
 from potstill.report import write_report
 from potstill.tasks import make_task
-from potstill.train import run as training
+from potstill.train import plan as training
+from potstill.train.run import fresh_state
 
 T = TypeVar("T")
 SMALL = {"envs": 20, "updates": 4000, "threads": 2, "episodes": 20}
@@ -301,7 +302,7 @@ def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by
 
 def test_a_student_does_not_begin_as_a_teacher_of_the_same_seed_and_network_did(cartpole_file):
     options = DQNOptions(network="mlp:8", steps=20_000, learn_after=1000, memory=2000, envs=2, threads=1, seed=3)
-    [learner] = training._fresh(training.plan(options, ("CartPole-v1",), 10_000, 1, 1)).games
+    [learner] = fresh_state(training.plan(options, ("CartPole-v1",), 10_000, 1, 1)).games
     [student] = new_state(plan(DistillOptions(("mlp:8",), (cartpole_file,), seed=3, **SMALL))).students
     first = [next(of.network.parameters()).detach().flatten() for of in (learner.policy, student.policies[0])]
     assert abs(float(torch.cosine_similarity(first[0], first[1], dim=0))) < 0.9

@@ -17,10 +17,11 @@ from potstill.learners.options import DQNOptions
 from potstill.memory import Replay
 from potstill.report import write_report
 from potstill.teachers import load_all
-from potstill.train import checkpoint
-from potstill.train import run as training
+from potstill.train import checkpoint, scoring
 from potstill.train.online import Following
-from potstill.train.run import best_of, plan, run
+from potstill.train.plan import plan
+from potstill.train.run import run
+from potstill.train.scoring import best_of
 
 COMMAND = ["potstill", "train"]
 KINDS = {"plain": {}, "prioritised": {"prioritised": True, "ez_greedy": True}}
@@ -79,7 +80,7 @@ def same_bits(one: Path, other: Path) -> bool:
 
 
 def test_a_finished_run_is_not_scored_again(whole, monkeypatch):
-    monkeypatch.setattr(training, "_score", lambda *given: pytest.fail("it is"))
+    monkeypatch.setattr(scoring, "score", lambda *given: pytest.fail("it is"))
     finished = json.loads((whole / "plain" / "result.json").read_text())
     assert make(whole / "plain", resume=True) == finished
     assert make(whole / "plain", resume=True, threads=1, precision="bf16") == finished, "on another machine"
@@ -93,14 +94,14 @@ def test_an_odd_result_is_one_line(whole, tmp_path):
 
 
 def test_the_memory_is_given_back_before_the_last_score(tmp_path, monkeypatch):
-    score, memories = training._score, []
+    score, memories = scoring.score, []
 
     def counting(*given):
         gc.collect()
         memories.append(sum(type(each) is Replay for each in gc.get_objects()))
         return score(*given)
 
-    monkeypatch.setattr(training, "_score", counting)
+    monkeypatch.setattr(scoring, "score", counting)
     make(tmp_path / "out", students=("mlp:4",), steps=1600)
     assert memories[-1] == 0 < memories[0]
 
@@ -184,7 +185,7 @@ def test_the_best_policy_is_one_of_the_curve_wherever_a_run_was_killed(whole, tm
         yield from ()
         return [Score((float(next(rising)),) * 3) for _ in policies]
 
-    monkeypatch.setattr(training, "_score", better)
+    monkeypatch.setattr(scoring, "score", better)
     cut_off(tmp_path / "run", 3, monkeypatch)
     if portable:
         shutil.rmtree(tmp_path / "run" / "checkpoint")
@@ -197,15 +198,15 @@ def test_the_best_policy_is_one_of_the_curve_wherever_a_run_was_killed(whole, tm
 
 
 def test_no_score_is_reported_on_the_episodes_that_chose_the_best(tmp_path, monkeypatch):
-    seeds, real = [], training.scores
+    seeds, real = [], scoring.scores
 
     def listening(players, task, seed, threads):
         seeds.append(seed)
         return real(players, task, seed, threads)
 
-    monkeypatch.setattr(training, "scores", listening)
+    monkeypatch.setattr(scoring, "scores", listening)
     make(tmp_path / "run", steps=1600, seed=7)
-    assert seeds == [7 + training.CHOOSING, 7]
+    assert seeds == [7 + scoring.CHOOSING, 7]
 
 
 def test_values_that_grow_without_end_are_noticed(tmp_path):

@@ -242,7 +242,8 @@ class Train:
         from potstill.cli.show import show_progress, show_training
         from potstill.report import write_report
         from potstill.train.online import Following
-        from potstill.train.run import plan, run
+        from potstill.train.plan import plan
+        from potstill.train.run import run
 
         following = Following(self.distill_online, self.online_updates)
         planned = plan(self.options, self.task, self.eval_every, self.eval_episodes, self.episodes, following)

@@ -27,6 +27,7 @@ from potstill.reproduce.options import ReproduceOptions, Table
 from potstill.reproduce.paper import GAMES, TABLES, paper_mean
 from potstill.reproduce.teachers import choose, find_teachers
 from potstill.run_directory import SCHEMA
+from potstill.train import plan as planning
 from potstill.train import run as training
 from potstill.train.online import MEMORY_HOURS, Following
 
@@ -170,7 +171,7 @@ def _training(
         threads=options.threads,
     )
     every = max(options.steps // EVALUATIONS, given.envs) if not options.quick else options.steps // 4
-    planned = training.plan(given, tasks, every, min(10, options.episodes), options.episodes, following)
+    planned = planning.plan(given, tasks, every, min(10, options.episodes), options.episodes, following)
     return partial(training.run, planned)
 
 

@@ -8,25 +8,19 @@ runs/<name>/best.safetensors   the policy with the best score on the way, and wh
 import copy
 import shutil
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from potstill import policies
-from potstill.distill.options import name_students
-from potstill.distill.schedule import STEPS_PER_HOUR
-from potstill.errors import PotstillError, must_be
-from potstill.evaluate import Player, Score, relative, scores
+from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
-from potstill.learners.dqn import REPORT_EVERY, UPDATES_AT_A_TIME, State, dqn, new_state
-from potstill.learners.options import DQNOptions
-from potstill.machine import cores, has_bf16, machine, memory_bytes, prepare_device, versions
-from potstill.memory import step_bytes
-from potstill.networks import NetworkSpec, drawn_from, num_parameters
+from potstill.learners.dqn import State, dqn, new_state
+from potstill.machine import machine, versions
+from potstill.networks import drawn_from, num_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import (
@@ -39,126 +33,20 @@ from potstill.run_directory import (
     tensorboard,
     write_line,
 )
-from potstill.tasks import Envs, EpisodeSeeds, Task, make_task
+from potstill.tasks import Envs, EpisodeSeeds
 from potstill.teachers import load_all
-from potstill.train import checkpoint, online
+from potstill.train import checkpoint, online, scoring
+from potstill.train.plan import Plan
+from potstill.train.scoring import CHOOSING, REPORTED
 from potstill.version import __version__
 
 PROVENANCE = ("single_q", "n_step", "prioritised", "ez_greedy", "replay_ratio", "seed")
 """Options that a policy's file names."""
-LEARNER = "the learner"
-"""What it is called among the students that follow it, none of whom can be called so."""
 BEST, FOLDER, PORTABLE = "best.safetensors", "checkpoint", "portable.safetensors"
 """The best policy so far; what a run goes on from: here, or on another machine."""
 ANEW = "there is nothing to go on from: begin anew in another folder"
 LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
-CHOOSING, REPORTED = 2_000_003, 0
-"""Added to the seed: for episodes that choose the best policy, on which nobody scores it later; for the result's."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The options with every default resolved."""
-
-    options: DQNOptions
-    tasks: tuple[Task, ...]
-    network: NetworkSpec
-    bf16: bool
-    threads: int
-    eval_every: int
-    eval_episodes: int
-    episodes: int
-    following: online.Following
-    """What learns from the best policy so far all the while."""
-
-    @property
-    def checks(self) -> int:
-        """How often the policy is scored; the last time at the end."""
-        return max(1, self.options.steps // self.eval_every)
-
-    def record(self) -> dict[str, Any]:
-        """What decides the weights and the scores, as JSON."""
-        return {
-            **self.options.record(),
-            "algo": "dqn",
-            "task": [task.id for task in self.tasks],
-            "network": str(self.network),
-            "precision": "bf16" if self.bf16 else "fp32",
-            "threads": self.threads,
-            "eval_every": self.eval_every,
-            "eval_episodes": self.eval_episodes,
-            "episodes": self.episodes,
-            "protocol": self.tasks[0].protocol.record(),
-            "distill_online": list(self.following.students),
-            "online_updates": self.following.updates,
-        }
-
-    @property
-    def may_differ(self) -> tuple[str, ...]:
-        """What of the record may be another later: a run may be made longer, unless students share its schedule."""
-        return ("episodes",) if self.following.students else ("episodes", "steps")
-
-
-def plan(
-    options: DQNOptions,
-    task_ids: tuple[str, ...],
-    eval_every: int,
-    eval_episodes: int,
-    episodes: int,
-    following: online.Following | None = None,
-) -> Plan:
-    """Resolve the options and check them, before any work starts.
-
-    Raises:
-        PotstillError: something doesn't fit; the message names it.
-    """
-    options.check()
-    prepare_device(options.device)
-    if not task_ids:
-        raise PotstillError("train: name what to play, for example ALE/Pong-v5")
-    if len(set(task_ids)) < len(task_ids):
-        raise PotstillError(f"train {' '.join(task_ids)}: a task is named twice")
-    following = following or online.Following()
-    if following.students:
-        if len(task_ids) > 1:
-            raise PotstillError("--distill-online: one task at a time")
-        if following.updates < 1:
-            raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
-        learning = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
-        block = learning + REPORT_EVERY * options.envs
-        if eval_every < block:
-            raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
-    tasks = tuple(map(make_task, task_ids))
-    first = tasks[0]
-    for task in tasks:
-        if task.bounds is not None:
-            raise PotstillError(f"{task.id} has continuous actions, DQN chooses from discrete ones")
-        if task.observation_shape != first.observation_shape:
-            raise PotstillError(
-                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that share a"
-                " trunk show the same"
-            )
-    default = (
-        ("dqn" if len(tasks) == 1 else f"multitask-{3 if len(tasks) <= 3 else 10}") if first.is_atari else "mlp:64-64"
-    )
-    network = NetworkSpec.parse(options.network or default)
-    for spec in (network, *map(NetworkSpec.parse, name_students(following.students).values())):
-        with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-            Policy.new(spec, "q", first.observation_shape, first.observation_dtype, first.num_actions)
-    students = int(online.MEMORY_HOURS * STEPS_PER_HOUR) * step_bytes(first) if following.students else 0
-    needed = options.memory * len(tasks) * step_bytes(first) + students
-    if needed > (there := memory_bytes(options.device)):
-        also = " and the students' play" if students else ""
-        raise PotstillError(
-            f"--memory {options.memory} steps of {len(tasks)} tasks{also} take {needed / 2**30:.0f} GB, this machine"
-            f" has {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
-        )
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
-    threads = cores(options.threads)
-    planned = Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
-    must_be("at least 1", planned, "eval_every", "eval_episodes", "episodes")
-    return planned
 
 
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
@@ -180,7 +68,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     open_run(out, resume, command, plan.record(), may_differ, learnt=done)
     if done:
         return
-    state = _fresh(plan)
+    state = fresh_state(plan)
     followers = None
     if plan.following.students:
         followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
@@ -202,15 +90,14 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
         now = _policies(plan, state)
-        point = yield from _point(plan, state, now)
-        curve.append(point)
+        curve.append((yield from scoring.point(plan, state.steps, state.updates, now)))
         if followers:
-            best = now if _ends_in_its_best(curve) else load_all(out / BEST)
+            best = now if scoring.ends_in_its_best(curve) else load_all(out / BEST)
             copies = yield from followers.follow(best[0], len(curve))
-            found = yield from _score(list(copies.values()), plan.tasks[0], plan, plan.eval_episodes, CHOOSING)
+            found = yield from scoring.score(list(copies.values()), plan.tasks[0], plan, plan.eval_episodes, CHOOSING)
             curve[-1]["students"] = {name: score.record() for name, score in zip(copies, found, strict=True)}
             for name, policy in copies.items():
-                policy.save(out / _student_file(name))
+                policy.save(out / scoring.student_file(name))
             followers.save(out / FOLDER)
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
         checkpoint.save(out / FOLDER, state, run_so_far)
@@ -248,8 +135,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     best = [policy.to(options.device) for policy in load_all(out / BEST)]
     found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
-        [found[task.id]] = yield from _score([policy], task, plan, plan.episodes, REPORTED)
-    followed = yield from _followed(plan, out, curve, found)
+        [found[task.id]] = yield from scoring.score([policy], task, plan, plan.episodes, REPORTED)
+    followed = yield from scoring.followed(plan, out, curve, found)
     write_json(
         out / "result.json",
         {
@@ -318,83 +205,15 @@ def _policies(plan: Plan, state: State) -> list[Policy]:
     return now
 
 
-def _point(plan: Plan, state: State, now: list[Policy]) -> Generator[Progress, None, dict[str, Any]]:
-    """A point of the curve: the policies' scores."""
-    found: dict[str, Any] = {}
-    for task, policy in zip(plan.tasks, now, strict=True):
-        [score] = yield from _score([policy], task, plan, plan.eval_episodes, CHOOSING)
-        found[task.id] = score.record()
-    return {"steps": state.steps, "updates": state.updates, "scores": found}
-
-
 def _save_policies(now: list[Policy], curve: list[dict[str, Any]], out: Path) -> None:
     """Save the policies of a curve's last point, also as the best if they are."""
-    if _ends_in_its_best(curve):
+    if scoring.ends_in_its_best(curve):
         policies.save(now, out / BEST)
     policies.save(now, out / "last.safetensors")
 
 
-def _ends_in_its_best(curve: list[dict[str, Any]]) -> bool:
-    return best_of(curve) == len(curve) - 1
-
-
-def best_of(curve: list[dict[str, Any]]) -> int:
-    """Which point of a curve is the best so far.
-
-    Of several games each is measured by where its score lies between its worst and its best, then averaged. A point
-    counts from where it was reached: one that was passed by before isn't kept.
-    """
-    means = np.array([[score["mean"] for score in point["scores"].values()] for point in curve])
-    best = 0
-    for now in range(1, len(means)):
-        low, high = means[: now + 1].min(0), means[: now + 1].max(0)
-        merits = ((means[[best, now]] - low) / np.where(high > low, high - low, 1)).mean(1)
-        best = now if merits[1] >= merits[0] else best
-    return best
-
-
-def _followed(
-    plan: Plan, out: Path, curve: list[dict[str, Any]], best: dict[str, Score]
-) -> Generator[Progress, None, dict[str, Any]]:
-    """`result.json`'s part about students that followed: their scores beside the best's, and how steady curves were."""
-    if not plan.following.students:
-        return {}
-    task = plan.tasks[0]
-    students = {name: load_all(out / _student_file(name))[0].to(plan.options.device) for name in curve[-1]["students"]}
-    of_students = yield from _score(list(students.values()), task, plan, plan.episodes, REPORTED)
-    records: list[dict[str, Any]] = []
-    for (name, policy), score in zip(students.items(), of_students, strict=True):
-        ratio = relative(score, best[task.id])
-        records.append(
-            {
-                "name": name,
-                "spec": str(policy.spec),
-                "parameters": policy.num_parameters,
-                "file": _student_file(name),
-                "score": score.record(),
-                "relative": ratio and ratio.record(),
-            }
-        )
-    second_half = curve[len(curve) // 2 :]
-    lines = {LEARNER: [point["scores"][task.id]["mean"] for point in second_half]}
-    lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in students}
-    return {"students": records, "spread": {name: float(np.std(line)) for name, line in lines.items()}}
-
-
-def _student_file(name: str) -> str:
-    return f"students/{name}.safetensors"
-
-
-def _score(
-    policies: list[Policy], task: Task, plan: Plan, episodes: int, apart: int
-) -> Generator[Progress, None, list[Score]]:
-    """Scores on the episodes of the seed that is so far from the run's."""
-    act, epsilon = task.protocol.act, task.protocol.epsilon
-    players = [Player(policy, act, epsilon, episodes) for policy in policies]
-    return (yield from scores(players, task, plan.options.seed + apart, plan.threads))
-
-
-def _fresh(plan: Plan) -> State:
+def fresh_state(plan: Plan) -> State:
+    """Where a run begins: weights drawn by its seed, an empty memory, open environments."""
     options = plan.options
     with drawn_from(options.seed, 4, 0):
         fresh = [

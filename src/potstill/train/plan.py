@@ -1,0 +1,122 @@
+"""A training run's options with every default resolved, and checked before any work starts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from potstill.distill.options import name_students
+from potstill.distill.schedule import STEPS_PER_HOUR
+from potstill.errors import PotstillError, must_be
+from potstill.learners.dqn import REPORT_EVERY, UPDATES_AT_A_TIME
+from potstill.learners.options import DQNOptions
+from potstill.machine import cores, has_bf16, memory_bytes, prepare_device
+from potstill.memory import step_bytes
+from potstill.networks import NetworkSpec
+from potstill.policy import Policy
+from potstill.tasks import Task, make_task
+from potstill.train import online
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options with every default resolved."""
+
+    options: DQNOptions
+    tasks: tuple[Task, ...]
+    network: NetworkSpec
+    bf16: bool
+    threads: int
+    eval_every: int
+    eval_episodes: int
+    episodes: int
+    following: online.Following
+    """What learns from the best policy so far all the while."""
+
+    @property
+    def checks(self) -> int:
+        """How often the policy is scored; the last time at the end."""
+        return max(1, self.options.steps // self.eval_every)
+
+    def record(self) -> dict[str, Any]:
+        """What decides the weights and the scores, as JSON."""
+        return {
+            **self.options.record(),
+            "algo": "dqn",
+            "task": [task.id for task in self.tasks],
+            "network": str(self.network),
+            "precision": "bf16" if self.bf16 else "fp32",
+            "threads": self.threads,
+            "eval_every": self.eval_every,
+            "eval_episodes": self.eval_episodes,
+            "episodes": self.episodes,
+            "protocol": self.tasks[0].protocol.record(),
+            "distill_online": list(self.following.students),
+            "online_updates": self.following.updates,
+        }
+
+    @property
+    def may_differ(self) -> tuple[str, ...]:
+        """What of the record may be another later: a run may be made longer, unless students share its schedule."""
+        return ("episodes",) if self.following.students else ("episodes", "steps")
+
+
+def plan(
+    options: DQNOptions,
+    task_ids: tuple[str, ...],
+    eval_every: int,
+    eval_episodes: int,
+    episodes: int,
+    following: online.Following | None = None,
+) -> Plan:
+    """Resolve the options and check them, before any work starts.
+
+    Raises:
+        PotstillError: something doesn't fit; the message names it.
+    """
+    options.check()
+    prepare_device(options.device)
+    if not task_ids:
+        raise PotstillError("train: name what to play, for example ALE/Pong-v5")
+    if len(set(task_ids)) < len(task_ids):
+        raise PotstillError(f"train {' '.join(task_ids)}: a task is named twice")
+    following = following or online.Following()
+    if following.students:
+        if len(task_ids) > 1:
+            raise PotstillError("--distill-online: one task at a time")
+        if following.updates < 1:
+            raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
+        learning = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
+        block = learning + REPORT_EVERY * options.envs
+        if eval_every < block:
+            raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
+    tasks = tuple(map(make_task, task_ids))
+    first = tasks[0]
+    for task in tasks:
+        if task.bounds is not None:
+            raise PotstillError(f"{task.id} has continuous actions, DQN chooses from discrete ones")
+        if task.observation_shape != first.observation_shape:
+            raise PotstillError(
+                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that share a"
+                " trunk show the same"
+            )
+    default = (
+        ("dqn" if len(tasks) == 1 else f"multitask-{3 if len(tasks) <= 3 else 10}") if first.is_atari else "mlp:64-64"
+    )
+    network = NetworkSpec.parse(options.network or default)
+    for spec in (network, *map(NetworkSpec.parse, name_students(following.students).values())):
+        with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
+            Policy.new(spec, "q", first.observation_shape, first.observation_dtype, first.num_actions)
+    students = int(online.MEMORY_HOURS * STEPS_PER_HOUR) * step_bytes(first) if following.students else 0
+    needed = options.memory * len(tasks) * step_bytes(first) + students
+    if needed > (there := memory_bytes(options.device)):
+        also = " and the students' play" if students else ""
+        raise PotstillError(
+            f"--memory {options.memory} steps of {len(tasks)} tasks{also} take {needed / 2**30:.0f} GB, this machine"
+            f" has {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
+        )
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
+    threads = cores(options.threads)
+    planned = Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
+    must_be("at least 1", planned, "eval_every", "eval_episodes", "episodes")
+    return planned
