@@ -25,10 +25,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import potstill
+from potstill.cli.show import show_progress
 from potstill.distill.plan import check_plays
-from potstill.evaluate import Player, Score, evaluate
+from potstill.evaluate import Player, Score, scores
 from potstill.files import write_json
-from potstill.machine import machine, versions
+from potstill.machine import cores, machine, versions
 from potstill.tasks import EpisodeSeeds, Task, make_task
 from potstill.tasks.spec import make_gymnasium_env
 from potstill.teachers import vecnormalize
@@ -76,11 +77,8 @@ def their_returns(model: Any, env: Any, episodes: int) -> list[float]:
 
 
 def our_returns(policy: potstill.Policy, task: Task, episodes: int) -> list[float]:
-    returns = [0.0] * episodes
-    for tally in evaluate([Player(policy, "greedy", 0.0, episodes)], task, SEED, os.cpu_count() or 1):
-        for _, episode, value in tally.finished:
-            returns[episode] = value
-    return returns
+    [score] = show_progress(scores([Player(policy, "greedy", 0.0, episodes)], task, SEED, cores()))
+    return list(score.returns)
 
 
 def difference(policy: potstill.Policy, model: Any, env: Any, task: Task) -> float:

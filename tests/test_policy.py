@@ -155,14 +155,14 @@ def test_a_callable_that_fails_later_is_one_line():
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("sees", [[[0, 7]], [[0, float("inf")]], [["0", "2"]], [], [[0, 1]] * 65, 3])
+@pytest.mark.parametrize("sees", [[[0, 7]], [[0, 1.5]], [["0", "2"]], [], [[0, 1]] * 65, 3])
 def test_parts_in_a_strangers_header_are_checked(tmp_path, sees):
     policy = Policy.new(NetworkSpec.parse("mlp:8"), "logits", (6,), "float32", 2, sees=((0, 2),))
     policy.sees = sees
     artifact.write(
         tmp_path / "p.safetensors",
         {"network": "mlp:8", "outputs": "logits", "num_actions": 2, "task": None, "provenance": {},
-         "observation": {"shape": [6], "dtype": "float32"}, "sees": str(sees) if sees == [[0, float("inf")]] else sees},
+         "observation": {"shape": [6], "dtype": "float32"}, "sees": sees},
         dict(policy.network.state_dict()),
     )  # fmt: skip
     with pytest.raises(PotstillError, match="does not describe a policy"):

@@ -3,7 +3,7 @@
 import pytest
 
 from potstill import PotstillError
-from potstill.run_directory import open_run
+from potstill.run_directory import open_metrics, open_run
 
 
 def test_a_folder_is_one_processs_until_it_is_killed(tmp_path, locked_elsewhere):
@@ -19,3 +19,11 @@ def test_a_folder_of_something_else_is_left_as_it_was(tmp_path):
     with pytest.raises(PotstillError, match="is not empty"):
         open_run(tmp_path, False, [], {})
     assert list(tmp_path.iterdir()) == [tmp_path / "precious.txt"]
+
+
+@pytest.mark.parametrize("damage", [b"1\n", b"[2]\n", b'{"hour": 2', b'{"other": 2}\n', b"\xff\n"])
+def test_metrics_go_on_before_the_first_line_that_no_run_writes(tmp_path, damage):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"hour": 1}\n' + damage + b'{"hour": 3}\n')
+    with open_metrics(tmp_path, lambda line: line["hour"] <= 3):
+        pass
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"hour": 1}\n'

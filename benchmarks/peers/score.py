@@ -28,11 +28,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import potstill
 from potstill.bench import timed
+from potstill.cli.show import show_progress
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.schedule import STEPS_PER_HOUR
-from potstill.evaluate import Player, Score, evaluate, normalised, random_player
-from potstill.machine import machine, versions
+from potstill.evaluate import Player, Score, normalised, random_player, scores
+from potstill.machine import cores, machine, versions
 from potstill.policy import Policy
 from potstill.tasks import make_task
 
@@ -62,11 +63,8 @@ class Judge:
         return {"episodes": episodes, "score": score.mean, **normalised(score, self.teacher, self.random).record()}
 
     def _score(self, player: Player) -> Score:
-        returns = [0.0] * player.episodes
-        for tally in evaluate([player], self.task, 0, os.cpu_count() or 1):
-            for _, episode, score in tally.finished:
-                returns[episode] = score
-        return Score(tuple(returns))
+        [score] = show_progress(scores([player], self.task, 0, cores()))
+        return score
 
 
 class Enough(Exception):  # noqa: N818 — an ending, not an error

@@ -38,7 +38,8 @@ class Graphs:
             kind: of calls whose inputs have the same shapes.
             inputs: on the GPU.
         """
-        of_kind = self.graphs.setdefault(kind, _Graph(torch.cuda.Stream()))
+        if (of_kind := self.graphs.get(kind)) is None:
+            of_kind = self.graphs[kind] = _Graph(torch.cuda.Stream())
         if of_kind.graph is None:
             of_kind.calls += 1
             if of_kind.calls <= WARM_UP:

@@ -18,7 +18,7 @@ from potstill.version import __version__
 
 def cores(wanted: int = 0) -> int:
     """Threads to use: as many as are wanted; 0: one for each core that this process may run on."""
-    of_ours = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    of_ours = getattr(os, "sched_getaffinity", None)  # not on macOS
     there = len(of_ours(0)) if of_ours else os.cpu_count() or 1
     with suppress(OSError, ValueError):  # a container's share of them; "max": all
         share, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

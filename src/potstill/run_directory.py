@@ -8,9 +8,9 @@ runs/<name>/config.json    what to run again       metrics.jsonl   one JSON obje
            /.lock          locked by the process that works on it
 """
 
+import fcntl
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -100,10 +100,6 @@ def lock(out: Path) -> None:
     Raises:
         PotstillError: another process has locked it.
     """
-    if sys.platform == "win32":
-        return
-    import fcntl
-
     with writing(out / LOCK):
         out.mkdir(parents=True, exist_ok=True)
         file = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # never closed, which would unlock it
@@ -128,6 +124,11 @@ def check_empty(out: Path, mend: str) -> None:
         raise PotstillError(f"--out {out} is not empty: {mend}")
 
 
+def student_file(name: str) -> str:
+    """Where a student's policy is within a run's folder."""
+    return f"students/{name}.safetensors"
+
+
 @contextmanager
 def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[FileIO]:
     """`metrics.jsonl`, to be written on; dropped from the first line that isn't `kept` or that a kill cut off."""
@@ -140,7 +141,7 @@ def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[
             try:
                 if not kept(json.loads(line)):
                     break
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 break
             end += len(line)
         file.seek(end)

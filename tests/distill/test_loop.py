@@ -309,15 +309,20 @@ def test_a_student_does_not_begin_as_a_teacher_of_the_same_seed_and_network_did(
 
 
 def test_a_teacher_that_is_only_a_function_is_distilled(tmp_path):
-    teacher = Policy.from_callable(
-        lambda seen: (seen @ np.float32([0.1, 0.3, 1.0, 1.0]) > 0).astype(np.int64), "CartPole-v1"
-    )
+    def balance(seen: np.ndarray) -> np.ndarray:
+        if np.abs(seen[:, 2]).max() > 1:
+            raise ValueError("the pole lies on the ground")
+        return (seen @ np.float32([0.1, 0.3, 1.0, 1.0]) > 0).astype(np.int64)
+
+    teacher = Policy.from_callable(balance, "CartPole-v1")
     planned = plan(DistillOptions(("mlp:8",), hours=0.5, **{**SMALL, "episodes": 10}), teacher)
     for _ in run(planned, tmp_path / "run", False, ["python"]):
         pass
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["students"][0]["tasks"][0]["normalised"]["mean"] > 0.95
     assert (result["teachers"][0]["name"], result["teachers"][0]["sha256"]) == ("callable", None)
+    assert "cost" not in result["teachers"][0], "which is measured on observations that it won't have"
+    assert result["students"][0]["cost"]["macs"] == 4 * 8 + 8 * 2
     assert "callable" in write_report(tmp_path / "run").read_text(), "whose parameters nobody knows"
 
 

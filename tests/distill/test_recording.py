@@ -176,6 +176,7 @@ def test_another_teacher_is_refused(recorded, cartpole_teacher, tmp_path):
         ({"schema": 2}, "is of schema 2, this potstill reads 1"),
         ({"envs": 10**12}, "does not describe recorded play"),
         ({"observation_shape": [-4]}, "does not describe recorded play"),
+        ({"observation_shape": [], "keys": [["a", 4]]}, "does not describe recorded play"),
         ({"protocol": {"nmae": "gymnasium"}}, "does not describe recorded play"),
         ({"teacher": None}, "does not describe recorded play"),
         ({"hours": float("nan")}, "does not describe recorded play"),

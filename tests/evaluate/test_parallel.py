@@ -1,7 +1,9 @@
+import copy
 import os
 from typing import Any
 
 import pytest
+import torch
 
 from potstill import PotstillError, load
 from potstill.evaluate import Player, evaluate, parallel, random_player
@@ -32,6 +34,18 @@ def test_processes_play_every_episode_once_and_always_the_same(teacher_pong):
     assert agreed == [states], "a policy agrees with itself"
     # Without chance an episode follows from its start: two processes with the same starts would play pairs.
     assert sum(scores[0, episode] == scores[0, episode + 1] for episode in range(0, 16, 2)) < 8
+
+
+def test_a_policy_that_always_does_something_else_never_agrees(cartpole_teacher):
+    opposite = copy.deepcopy(cartpole_teacher)
+    with torch.no_grad():
+        for parameter in opposite.network.head.parameters():
+            parameter.copy_(parameter.flip(0))
+    players, watched = [Player(cartpole_teacher, "greedy", 0.0, 2)], [opposite, cartpole_teacher]
+    tallies = list(evaluate(players, make_task("CartPole-v1"), 0, 1, watched=watched))
+    states = sum(tally.states for tally in tallies)
+    assert states.sum() > 50
+    assert sum(tally.agreed for tally in tallies).tolist() == [[0, 0], states.tolist()]
 
 
 def test_processes_have_seeds_of_their_own_however_few_episodes_there_are(teacher_pong, monkeypatch):

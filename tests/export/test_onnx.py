@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from potstill import Policy, PotstillError, load, policies
+from potstill import actions as actions_module
 from potstill.actions import Actions
 from potstill.export.onnx import to_int8, to_onnx
 from potstill.networks import NetworkSpec
@@ -71,6 +72,7 @@ def test_int8_is_a_third_of_the_bytes_and_says_nearly_the_same(atari, tmp_path):
 
 @pytest.mark.parametrize("squashed", [True, False])
 def test_continuous_actions_are_those_that_are_played(squashed, tmp_path):
+    actions_module._on.cache_clear()
     actions = Actions(**BOUNDS, squashed=squashed)
     policy = policy_of("mlp:8:tanh", "gaussian", VECTORS, 1, task="Pendulum-v1", actions=actions)
     session = sessions(tmp_path / "a.onnx", to_onnx([policy]))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from potstill import Policy, PotstillError, load
+from potstill.actions import Actions, _on
 from potstill.export import check
 from potstill.export.check import Agreement, Export, agreement, observe, refuse
 from potstill.export.options import ExportOptions
@@ -83,6 +84,15 @@ def test_an_export_is_played_beside_its_policy(cartpole_teacher, to, name, tmp_p
     assert task["difference"]["mean"] == 0
     assert record["bytes"] == (tmp_path / name).stat().st_size
     json.dumps(record)
+
+
+def test_continuous_actions_are_exported_whatever_was_played_before(tmp_path):
+    _on.cache_clear()
+    actions = Actions((-2.0,), (2.0,), squashed=True)
+    policy = Policy.new(NetworkSpec.parse("mlp:8"), "gaussian", (3,), "float32", 1, task="Pendulum-v1", actions=actions)
+    [task] = finished(export([policy], tmp_path / "a.onnx", ExportOptions()))["tasks"]
+    assert task["same_actions"] == 1.0
+    assert task["largest_difference"] < 1e-4
 
 
 def test_int8_is_asked_for_its_actions(tmp_path):

@@ -196,6 +196,14 @@ def test_a_table_is_gone_on_with_where_its_teachers_lie_elsewhere(teachers, tmp_
     assert str(tmp_path / "moved") in (tmp_path / "table" / "config.json").read_text()
 
 
+@pytest.mark.parametrize("steps", [20_000, 42_000, 2_000_000])
+def test_the_online_table_is_planned_with_as_few_steps_as_it_takes(steps):
+    [job] = prepare("online", ReproduceOptions(games=("Pong",), steps=steps, memory_hours=1.0)).jobs.values()
+    planned = job.args[0]
+    assert planned.checks == min(20, steps // planned.eval_every)
+    assert planned.checks > 8
+
+
 def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "UPDATES", {False: 200})
     monkeypatch.setattr(reproducing, "FEWEST_ENVS", 8)  # each takes time to start

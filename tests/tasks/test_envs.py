@@ -145,6 +145,13 @@ def test_an_environment_that_fails_is_named(monkeypatch):
         envs.step(np.zeros(2, np.int64))
 
 
+def test_an_environment_that_cannot_be_made_is_named(monkeypatch):
+    task = make_task("CartPole-v1").under(time_feature=True)
+    monkeypatch.setattr(CartPoleEnv, "__init__", lambda self, **_: 1 / 0)
+    with pytest.raises(PotstillError, match="CartPole-v1 failed: ZeroDivisionError"):
+        Envs(task, 2, TRAINING)
+
+
 def test_rewards_are_not_clipped():
     envs = Envs(make_task("ALE/SpaceInvaders-v5"), 4, TRAINING)
     scores = [episode.score for episode in play(envs, 800, np.random.default_rng(0))]

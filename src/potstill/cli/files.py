@@ -113,10 +113,11 @@ class Play:
         must_be("at least 0", self, "seed")
         if self.out is not None:
             check_name(self.out)
-        players = load_players(self.policy, self.task, self.act, self.epsilon, self.sees, self.trust)
+        files = [find(path) for path in self.policy]
+        players = load_players(files, self.task, self.act, self.epsilon, self.sees, self.trust)
         if len(tasks := {task.id: None for _, _, task in players}) > 1:
             raise PotstillError(f"play: the policies play {', '.join(tasks)}: name one of them with --task")
-        names = [find(path).stem for path, _, _ in players]
+        names = [path.stem for path, _, _ in players]
         actors = [Actor(name, policy, task) for name, (_, policy, task) in zip(names, players, strict=True)]
         rate, _ = pace(actors[0].task)
         at_most = None if self.seconds is None else max(1, round(rate * self.seconds))

@@ -3,7 +3,6 @@
 PyTorch is imported only when a command runs, so that `--help` answers at once.
 """
 
-import json
 import shutil
 import sys
 from dataclasses import dataclass, field, fields, replace
@@ -149,9 +148,11 @@ def demo_options() -> DistillOptions:
 
 
 def _is_demo(config: Path) -> bool:
+    from potstill.files import read_json
+
     try:
-        return json.loads(config.read_text())["command"][1] == "demo"
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return read_json(config)["command"][1] == "demo"
+    except (PotstillError, LookupError, TypeError):
         return False
 
 
@@ -197,8 +198,7 @@ class Record:
 
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "teacher", "task")}
         task = () if self.task is None else (self.task,)
-        hours = min(self.hours, 1.0)  # what is written is not remembered
-        options = DistillOptions(student=(), teacher=(self.teacher,), task=task, memory_hours=hours, **given)
+        options = DistillOptions(teacher=(self.teacher,), task=task, **given)
         show_progress(record(plan(options, may_play_ahead=False), self.out, command))
         print(self.out)
 

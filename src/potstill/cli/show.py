@@ -16,7 +16,8 @@ from potstill.bench import Measured
 from potstill.files import read_json
 from potstill.machine import cores, machine, versions
 from potstill.progress import Progress
-from potstill.report.read import interval, percent
+from potstill.report.read import interval, parameters_of_all, percent
+from potstill.run_directory import student_file
 from potstill.watch import write
 
 STAGES = {
@@ -116,9 +117,7 @@ def _print_task(console: Console, result: dict[str, Any], index: int, teacher: d
     score, epsilon = teacher["score"], result["protocol"]["epsilon"]
     played = f"{score['episodes']} episodes each, ε = {epsilon}" if score else "not scored: no --teacher"
     headings = ("policy", "parameters", "size", "score [95 % CI]", "normalised [95 % CI]", "agreement")
-    # One network for all tasks takes the place of all teachers.
-    parameters = [each["parameters"] for each in result["teachers"]]
-    of_all = sum(parameters) if all(parameters) else 0
+    of_all = parameters_of_all(result["teachers"])
     rows: list[Row] = [
         (
             f"teacher ({teacher['network']})",
@@ -199,7 +198,7 @@ def show_fit(out: Path, page: Path) -> None:
     if by_hand := result["fit"].get("test_by_hand"):
         print(f"to test it, {shlex.join(by_hand)}")
     if chosen := result["fit"]["chosen"]:
-        print(f"student   {out / 'students' / chosen}.safetensors")
+        print(f"student   {out / student_file(chosen)}")
     print(f"report    {page}")
 
 

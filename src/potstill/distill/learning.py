@@ -127,14 +127,16 @@ def _updates(
     sums = torch.zeros(2, device=plan.options.device)
     for number, (sample, rate) in enumerate(zip(samples, rates, strict=True), first):
         batch = {index: memories[index].take(*where) for index, where in sample.items()}
-        set_batch_norm_momentum(student.learner, number)
+        settled = number * BATCH_NORM_MOMENTUM >= 1
+        if not settled:
+            set_batch_norm_momentum(student.learner, number)
         for group in student.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
         # A graph holds batch normalisation's momentum as it was, and that changes until then.
-        as_graph = plan.options.device == "cuda" and number * BATCH_NORM_MOMENTUM >= 1
+        as_graph = plan.options.device == "cuda" and settled
         sums += torch.stack((update_as_graph if as_graph else update)(plan, student, batch))
     loss, agreement = (sums / len(samples)).tolist()
     return loss, agreement

@@ -108,7 +108,7 @@ class Recording:
             if not (0 <= epsilon <= 1 and 0 <= task.protocol.epsilon <= 1 and task.protocol.act in get_args(Act)):
                 raise ValueError("how it was played")
             return cls(folder, task, teacher, content["envs"], epsilon, hours, shards)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PotstillError(f"{folder / MANIFEST} does not describe recorded play ({error})") from error
 
     def read(self, memory: Replay, hour: int, rows: int) -> None:

@@ -1,6 +1,7 @@
 """What `result.json` says of a run's policies: scores, ratios, costs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from potstill.files import write_json
 from potstill.policies import count_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import as_written
+from potstill.run_directory import as_written, student_file
 from potstill.tasks import Task
 from potstill.teachers import load_all
 
@@ -47,7 +48,7 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
                 "name": name,
                 "spec": str(policies[0].spec),
                 "parameters": count_parameters(policies),
-                "file": f"students/{name}.safetensors",
+                "file": student_file(name),
                 "loss": plan.losses[name],
                 "temperature": plan.temperatures if len(tasks) > 1 else plan.temperatures[0],
                 "seed": plan.options.seed,
@@ -61,26 +62,28 @@ def results(plan: Plan, students: dict[str, list[Policy]], played: list[Played |
 def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progress]:
     """Measure what every policy of a written result costs on one thread of this machine, and write it down there.
 
-    A policy that can't be measured, such as a stranger's that won't have these observations, has no cost then.
+    A policy that can't be measured, such as a stranger's that won't have these observations, has none.
     """
     with as_written(out / "result.json"):
         files = {record["name"]: out / record["file"] for record in result["students"]}
-    try:
-        measured = [
-            (record, lesson.teacher.to("cpu"), lesson.size)
-            for record, lesson in zip(result["teachers"], plan.lessons, strict=True)
-            if lesson.teacher
-        ]
-        measured += [
-            (record, load_all(files[record["name"]])[0], files[record["name"]].stat().st_size)
-            for record in result["students"]
-        ]
-        functions = {str(n): (policy.outputs, examples(policy)) for n, (_, policy, _) in enumerate(measured)}
-        found = yield from speeds(functions)
-    except PotstillError:
-        return
-    for n, (record, policy, size) in enumerate(measured):
-        record["cost"] = {"macs": macs(policy), "bytes": size, **found[str(n)].record()}
+    policies = [
+        (record, lesson.teacher.to("cpu"), lesson.size)
+        for record, lesson in zip(result["teachers"], plan.lessons, strict=True)
+        if lesson.teacher
+    ]
+    policies += [
+        (record, load_all(files[record["name"]])[0], files[record["name"]].stat().st_size)
+        for record in result["students"]
+    ]
+    functions: dict[str, tuple[Callable[[np.ndarray], Any], np.ndarray]] = {}
+    for n, (_, policy, _) in enumerate(policies):
+        with suppress(PotstillError):
+            policy.outputs(examples(policy))
+            functions[str(n)] = policy.outputs, examples(policy)
+    found = yield from speeds(functions)
+    for n, cost in found.items():
+        record, policy, size = policies[int(n)]
+        record["cost"] = {"macs": macs(policy), "bytes": size, **cost.record()}
     write_json(out / "result.json", result)
 
 

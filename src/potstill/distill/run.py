@@ -30,6 +30,7 @@ from potstill.run_directory import (
     lock,
     open_metrics,
     open_run,
+    student_file,
     sync,
     tensorboard,
     write_line,
@@ -115,9 +116,9 @@ def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress
         envs.close()
     state.memories.clear()  # gigabytes that evaluation doesn't need
     for student in state.students:
-        save(student.policies, _student_file(out, student.name))
+        save(student.policies, out / student_file(student.name))
     learnt = {
-        "students": {student.name: sha256(_student_file(out, student.name)) for student in state.students},
+        "students": {student.name: sha256(out / student_file(student.name)) for student in state.students},
         "versions": versions(),
         "machine": machine(plan.threads),
         "updates": state.updates,
@@ -137,7 +138,7 @@ def read_learnt(plan: Plan, names: Iterable[str], out: Path) -> tuple[dict[str, 
     mend = f"copy it again from where it was learnt, or remove {path}, and --resume learns again"
     with restoring(path, mend):
         learnt = read_json(path)
-        students = {name: _read_student(_student_file(out, name), learnt["students"][name]) for name in names}
+        students = {name: _read_student(out / student_file(name), learnt["students"][name]) for name in names}
         learnt = {  # what can't be concluded with is to be found before hours of scoring, not after
             "versions": {**learnt["versions"]},
             "machine": {**learnt["machine"]},
@@ -148,10 +149,6 @@ def read_learnt(plan: Plan, names: Iterable[str], out: Path) -> tuple[dict[str, 
         policy.to(plan.options.device)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
     return learnt, students
-
-
-def _student_file(out: Path, name: str) -> Path:
-    return out / "students" / f"{name}.safetensors"
 
 
 def _read_student(file: Path, checksum: str) -> list[Policy]:

@@ -147,14 +147,11 @@ def random_episodes(episodes: int) -> int:
 def random_player(task: Task, episodes: int) -> Player:
     """Plays uniformly at random: the zero of `normalised`."""
     head = nn.Linear(1, task.num_outputs)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
     network = Network(nn.Sequential(_One()), head)
-    dtype = "uint8" if task.is_atari else "float32"
     actions = None if task.bounds is None else Actions(*task.bounds, squashed=False)
     outputs_are = "logits" if actions is None else "gaussian"
-    spec = NetworkSpec("mlp", (), (1,))
-    policy = Policy(network, spec, outputs_are, task.observation_shape, dtype, task.id, actions=actions)
+    spec, shape = NetworkSpec("mlp", (), (1,)), task.observation_shape
+    policy = Policy(network, spec, outputs_are, shape, task.observation_dtype, task.id, actions=actions)
     return Player(policy, "greedy", 1.0, episodes)
 
 

@@ -32,6 +32,9 @@ class Graph(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(as_one(policies)).eval()
         self.actions = [policy.actions for policy in policies]
+        for actions in filter(None, self.actions):
+            # Its bounds are cached, and those made while this is traced would be no tensors.
+            actions.of(torch.zeros(1, len(actions.low)))
         if policies[0].observation_dtype == "uint8":
             first = next(layer for layer in self.network.trunk if isinstance(layer, nn.Conv2d))
             with torch.no_grad():

@@ -27,6 +27,7 @@ from potstill.fit.options import Goal, ladder
 from potstill.fit.statement import MIN_EPISODES, Statement, episodes_needed, p_value, statement
 from potstill.policy import Policy
 from potstill.progress import Progress
+from potstill.run_directory import student_file
 
 FIRST_LOOK = 20
 """Episodes of everybody at a first look."""
@@ -294,7 +295,7 @@ def _test_by_hand(plan: Plan, goal: Goal, rungs: list[dict[str, Any]], out: Path
     options = plan.options
     if options.teacher_sees or any("tested" in rung for rung in rungs) or not (best := _best(rungs))["needed"]:
         return None
-    command = ["potstill", "evaluate", out / "students" / f"{best['name']}.safetensors", "--teacher", *options.teacher]
+    command = ["potstill", "evaluate", out / student_file(best["name"]), "--teacher", *options.teacher]
     command += ["--task", plan.lessons[0].task.id, "--act", options.act, "--keep", goal.keep]
     command += ["--confidence", goal.confidence, "--episodes", best["needed"], "--seed", options.seed + AFRESH]
     return [*map(str, command), *(["--trust"] if options.trust else [])]

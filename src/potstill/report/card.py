@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potstill.errors import PotstillError, need
-from potstill.report.read import as_runs_write_it, environment, read_result
+from potstill.report.read import as_runs_write_it, environment, parameters_of_all, read_result
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -50,6 +50,7 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
             result=result,
             student=record,
             tasks=tasks,
+            of_all=parameters_of_all(result["teachers"]),
             repository=repository,
             license=license,
             command=shlex.join(result["command"]),

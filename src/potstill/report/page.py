@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from potstill.files import read_json, write_bytes
 from potstill.report import plots
-from potstill.report.read import as_runs_write_it, environment, inside, read_metrics, read_result
+from potstill.report.read import as_runs_write_it, environment, inside, parameters_of_all, read_metrics, read_result
 
 MAX_VIDEO = 32 * 2**20
 """Bytes of a video that goes into a page."""
@@ -94,7 +94,7 @@ def _distillation(result: dict[str, Any], run: Path) -> str:
         "distillation.html.jinja",
         result,
         tasks=[_task(result, index, run) for index in range(len(result["teachers"]))],
-        of_all=_parameters_of_all(result["teachers"]),
+        of_all=parameters_of_all(result["teachers"]),
         curves=plots.learning(read_metrics(run)),
         fit=(fit := result.get("fit")),
         to_use=_to_use(result["students"], fit),
@@ -107,12 +107,6 @@ def _to_use(students: list[dict[str, Any]], fit: dict[str, Any] | None) -> dict[
         best = max((rung for rung in fit["rungs"] if "share" in rung), key=lambda rung: rung["share"])
         students = [student for student in students if student["name"] == (fit["chosen"] or best["name"])]
     return min(students, key=lambda student: student["parameters"])
-
-
-def _parameters_of_all(teachers: list[dict[str, Any]]) -> int:
-    """Of all teachers together, which one student takes the place of; 0 where one's aren't known."""
-    parameters = [teacher["parameters"] for teacher in teachers]
-    return sum(parameters) if all(parameters) else 0
 
 
 def _task(result: dict[str, Any], index: int, run: Path) -> dict[str, Any]:

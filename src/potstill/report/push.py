@@ -46,7 +46,7 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
     content: dict[str, bytes | str] = {"README.md": card.encode()}
     for name, path in files.items():
         text = path.suffix in (".json", ".html")
-        content[name] = without_folders(path.read_text(), result).encode() if text else str(path)
+        content[name] = without_folders(path.read_text(encoding="utf-8"), result).encode() if text else str(path)
     with _one_line(to, api):
         address = api.create_repo(to, private=private or None, exist_ok=True)
         stays_public = private and not api.model_info(to).private

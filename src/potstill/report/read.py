@@ -33,6 +33,12 @@ def read_result(run: Path) -> dict[str, Any]:
     return result
 
 
+def parameters_of_all(teachers: list[dict[str, Any]]) -> int:
+    """Of a result's teachers together, which one student takes the place of; 0 where one's aren't known."""
+    parameters = [teacher["parameters"] for teacher in teachers]
+    return sum(parameters) if all(parameters) else 0
+
+
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; none where there is no such file."""
     path = run / "metrics.jsonl"

@@ -4,6 +4,7 @@ runs/<name>/<run>/        a run directory of `potstill distill` or `potstill tra
            /result.json   the table
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,7 @@ from potstill.reproduce.activations import picture
 from potstill.reproduce.options import ReproduceOptions, Table
 from potstill.reproduce.paper import GAMES, TABLES, paper_mean
 from potstill.reproduce.teachers import choose, find_teachers
-from potstill.run_directory import SCHEMA
+from potstill.run_directory import SCHEMA, student_file
 from potstill.train import plan as planning
 from potstill.train import run as training
 from potstill.train.online import MEMORY_HOURS, Following
@@ -170,7 +171,8 @@ def _training(
         device=options.device,
         threads=options.threads,
     )
-    every = max(options.steps // EVALUATIONS, given.envs) if not options.quick else options.steps // 4
+    shortest = math.ceil(planning.shortest_interval(given)) if following else given.envs
+    every = max(options.steps // (4 if options.quick else EVALUATIONS), shortest)
     planned = planning.plan(given, tasks, every, min(10, options.episodes), options.episodes, following)
     return partial(training.run, planned)
 
@@ -195,7 +197,7 @@ def collect(reproduction: Reproduction, out: Path, command: list[str]) -> None:
     }
     if table in MULTITASK:
         seed = options.seeds[0]
-        student = out / f"distilled-{seed}" / "students" / "kl.safetensors"
+        student = out / f"distilled-{seed}" / student_file("kl")
         picture(student, out / "activations.json", seed, options.threads)
     write_json(out / "result.json", result)
 

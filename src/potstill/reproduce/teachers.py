@@ -7,9 +7,8 @@ from potstill.errors import PotstillError
 from potstill.policy import Policy
 from potstill.reproduce.paper import GAMES
 from potstill.teachers import load_all
+from potstill.teachers.hub import SUFFIXES
 from potstill.teachers.names import zoo_names
-
-SUFFIXES = (".safetensors", ".zip", ".pth", ".pt", ".onnx")
 
 
 def find_teachers(where: tuple[str, ...]) -> dict[str, Path]:

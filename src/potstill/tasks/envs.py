@@ -82,7 +82,8 @@ class Envs:
     """(num_envs,) whether a life was lost (Atari)."""
 
     def __post_init__(self) -> None:
-        self._vector = make_vector_env(self.task, self.num_envs, self.threads)
+        with self._named():
+            self._vector = make_vector_env(self.task, self.num_envs, self.threads)
         many = self.task.is_atari and not self.task.protocol.sticky and not self.seed_each
         self._episodes_a_seed = ATARI_EPISODES_A_SEED if many else 1
         self._restart(np.zeros(self.num_envs, dtype=np.int64))
@@ -191,6 +192,8 @@ class Envs:
         """An environment may be anybody's, and raise anything: say whose it is."""
         try:
             yield
+        except PotstillError:
+            raise
         except Exception as error:
             raise PotstillError(f"{self.task.id} failed: {named(error)}") from error
 

@@ -86,9 +86,7 @@ def plan(
             raise PotstillError("--distill-online: one task at a time")
         if following.updates < 1:
             raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
-        learning = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
-        block = learning + REPORT_EVERY * options.envs
-        if eval_every < block:
+        if eval_every < (block := shortest_interval(options)):
             raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
     tasks = tuple(map(make_task, task_ids))
     first = tasks[0]
@@ -120,3 +118,9 @@ def plan(
     planned = Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
     must_be("at least 1", planned, "eval_every", "eval_episodes", "episodes")
     return planned
+
+
+def shortest_interval(options: DQNOptions) -> float:
+    """Steps between two scores below which one could be passed over: what is played between two progress records."""
+    learning = UPDATES_AT_A_TIME * options.batch / options.replay_ratio + options.envs
+    return learning + REPORT_EVERY * options.envs

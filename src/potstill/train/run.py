@@ -29,6 +29,7 @@ from potstill.run_directory import (
     as_written,
     open_metrics,
     open_run,
+    student_file,
     sync,
     tensorboard,
     write_line,
@@ -97,7 +98,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             found = yield from scoring.score(list(copies.values()), plan.tasks[0], plan, plan.eval_episodes, CHOOSING)
             curve[-1]["students"] = {name: score.record() for name, score in zip(copies, found, strict=True)}
             for name, policy in copies.items():
-                policy.save(out / scoring.student_file(name))
+                policy.save(out / student_file(name))
             followers.save(out / FOLDER)
         run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
         checkpoint.save(out / FOLDER, state, run_so_far)

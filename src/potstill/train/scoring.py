@@ -9,6 +9,7 @@ import numpy as np
 from potstill.evaluate import Player, Score, relative, scores
 from potstill.policy import Policy
 from potstill.progress import Progress
+from potstill.run_directory import student_file
 from potstill.tasks import Task
 from potstill.teachers import load_all
 from potstill.train.plan import Plan
@@ -91,8 +92,3 @@ def followed(
     lines = {LEARNER: [point["scores"][task.id]["mean"] for point in second_half]}
     lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in students}
     return {"students": records, "spread": {name: float(np.std(line)) for name, line in lines.items()}}
-
-
-def student_file(name: str) -> str:
-    """Where a student that follows is, in the run directory."""
-    return f"students/{name}.safetensors"

@@ -97,8 +97,7 @@ def pace(task: Task) -> tuple[float, int]:
 
 def has_display() -> bool:
     """Whether there is a screen to open a window on."""
-    anywhere = sys.platform in ("darwin", "win32")
-    return anywhere or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _make(task: Task) -> list[Any]:
