@@ -5,8 +5,8 @@ student plays. Potstill's schedule has an end, and is scored there. Everybody is
 ε = 0.05, no-op starts.
 
     git clone https://github.com/spiglerg/sb3_distill
-    pip install --no-deps imitation; pip install datasets jsonpickle  # it asks for an old Gymnasium
-    PYTHONPATH=sb3_distill python benchmarks/peers/score.py --methods TeacherDistill StudentDistill BC \\
+    pip install --no-deps imitation; pip install 'datasets<5' jsonpickle  # it asks for an old Gymnasium
+    PYTHONPATH=sb3_distill python benchmarks/peers/score.py --methods StudentDistill BC DAgger \\
         --teacher Pong-ppo.safetensors --task ALE/Pong-v5 --out out.json
 """
 
