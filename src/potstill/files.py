@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,29 +72,29 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         PotstillError: the folder can't be written or the disk is full; `path` is as it was.
     """
-    name = None
+    unfinished = path.parent / f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=path.name + ".", suffix=TEMPORARY_SUFFIX, delete=False
-            ) as file:
-                name = file.name
-                yield file  # pyright: ignore[reportReturnType]  # a NamedTemporaryFile is a BinaryIO in all but name
+            with unfinished.open("xb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-            name = None
+            unfinished.replace(path)
             _fsync_folder(path.parent)
     finally:
-        if name is not None and os.path.exists(name):
-            os.unlink(name)
+        with suppress(OSError):  # in place, or never begun
+            unfinished.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON, as a file of it is written."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -114,12 +114,6 @@ def sha256(path: Path) -> str:
     """The file's SHA-256, in hex."""
     with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -200,14 +200,17 @@ class Policy:
             observations: (batch, *observation_shape), uint8 frames or float32 vectors.
 
         Raises:
-            PotstillError: the observations have another shape, or a network that isn't ours fails.
+            PotstillError: the observations have another shape, frames are fractions in place of bytes, or a network
+                that isn't ours fails.
         """
         if observations.shape[1:] != self.observation_shape:
             raise PotstillError(
                 f"the policy sees observations of shape {self.observation_shape}, not {observations.shape[1:]};"
                 f" pass a batch: (N, {', '.join(map(str, self.observation_shape))})"
             )
-        inputs = torch.as_tensor(np.asarray(observations, dtype=self.observation_dtype))
+        if self.observation_dtype == "uint8" and observations.dtype.kind == "f":  # scaled ones would all be black
+            raise PotstillError(f"the policy sees frames as bytes from 0 to 255, not as {observations.dtype}")
+        inputs = torch.as_tensor(np.ascontiguousarray(observations, dtype=self.observation_dtype))
         try:
             outputs = self.network(inputs.to(self.device)).float().cpu()
         except Exception as error:

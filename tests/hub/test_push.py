@@ -95,15 +95,21 @@ def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_what_the_users_folders_are_called_is_not_pushed(client, run, tmp_path):
     result = json.loads((run / "result.json").read_text())
-    result["command"] += ["/home/alice/a.zip", "file:///mnt/secret/b&c.zip", "--out=/data/x", "/"]
+    result["command"] += ["/home/alice/a.zip", "file:///mnt/secret/b&c.zip", "--out=/data/it's mine/x/", "/"]
+    result["by_hand"] = {
+        "command": ["potstill", "/data/it's mine/x/students/small.safetensors", "/home/alice/a.zip.old"]
+    }
     (run / "result.json").write_text(json.dumps(result))
-    (run / "report.html").write_text("<p>/home/alice/a.zip file:///mnt/secret/b&amp;c.zip --out=/data/x</p>")
     push(run, "small", "me/x", None, private=False, quiet=True)
     pushed = tmp_path / "hub" / "me" / "x"
-    assert " a.zip 'file://b&c.zip' --out=x /" in (pushed / "README.md").read_text()
-    words = json.loads((pushed / "result.json").read_text())["command"][-4:]
-    assert words == ["a.zip", "file://b&c.zip", "--out=x", "/"]
-    assert (pushed / "report.html").read_text() == "<p>a.zip file://b&amp;c.zip --out=x</p>"
+    assert " a.zip 'file://b&c.zip' --out=x/ /" in (pushed / "README.md").read_text()
+    said = json.loads((pushed / "result.json").read_text())
+    assert said["command"][-4:] == ["a.zip", "file://b&c.zip", "--out=x/", "/"]
+    assert said["by_hand"]["command"][1:] == ["x/students/small.safetensors", "a.zip.old"]
+    page = (pushed / "report.html").read_text()
+    assert "a.zip &#39;file://b&amp;c.zip&#39; --out=x/ /" in page
+    for folder in ("alice", "secret", "mine"):
+        assert folder not in page
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client, of its own httpx

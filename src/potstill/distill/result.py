@@ -65,7 +65,9 @@ def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progres
     A policy that can't be measured, such as a stranger's that won't have these observations, has none.
     """
     with as_written(out / "result.json"):
-        files = {record["name"]: out / record["file"] for record in result["students"]}
+        files = {record["name"]: out / student_file(record["name"]) for record in result["students"]}
+        if unknown := files.keys() - plan.students.keys():
+            raise ValueError(f"students {', '.join(unknown)}")
     policies = [
         (record, lesson.teacher.to("cpu"), lesson.size)
         for record, lesson in zip(result["teachers"], plan.lessons, strict=True)

@@ -10,7 +10,7 @@ from potstill.errors import PotstillError
 from potstill.files import read_json, write_json
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import as_written
+from potstill.run_directory import as_written, student_file
 from potstill.teachers import load_all
 from potstill.watch import Actor, frames, pace, write
 
@@ -38,9 +38,11 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
             for index, lesson in enumerate(plan.lessons)
             if lesson.teacher and "video" not in student["tasks"][index] and chosen in (None, student["name"])
         ]
+        if unknown := {student["name"] for student, _, _ in missing} - plan.students.keys():
+            raise ValueError(f"students {', '.join(unknown)}")
     for done, (student, index, teacher) in enumerate(missing):
         yield Progress("film", done, len(missing))
-        policies = load_all(out / student["file"])
+        policies = load_all(out / student_file(student["name"]))
         number = f"-{index + 1}" if len(policies) > 1 else ""
         path = f"videos/{student['name']}{number}.mp4"
         try:

@@ -1,6 +1,5 @@
 """A student's model card: README.md in the Hugging Face Hub's format, its scores in the metadata."""
 
-import html
 import re
 import shlex
 from pathlib import Path
@@ -32,7 +31,7 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
         raise PotstillError(f"--to {repository}: the Hub's repositories are named owner/name")
     from huggingface_hub import ModelCard, ModelCardData
 
-    result = read_result(run)
+    result = without_folders(read_result(run))
     with as_runs_write_it(run):
         record = find_student(result, student, run)
         tasks = list(zip(result["teachers"], record["tasks"], strict=True))
@@ -58,23 +57,24 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
             md=_markdown,
             code=_code,
         )
-        return without_folders(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")), result) + "\n"
+        return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")) + "\n"
 
 
-def without_folders(text: str, result: dict[str, Any]) -> str:
-    """A command names files as they were typed; what the user's folders are called isn't for the Hub.
-
-    Args:
-        text: of a card, a page or a result.
-        result: whose command it shows.
-    """
+def without_folders(result: dict[str, Any]) -> dict[str, Any]:
+    """The same result; whole paths that its command was given lose the folders they lie in, wherever they are named:
+    what the user's folders are called isn't for the Hub."""
     typed = (word.partition("=")[2] if word.startswith("--") else word for word in map(str, result["command"]))
-    whole = {path for word in typed if (path := word.removeprefix("file://")).startswith("/")}
-    for path in sorted(whole, key=len, reverse=True):
-        for written, name in ((path, Path(path).name), (html.escape(path), html.escape(Path(path).name))):
-            if name:
-                text = re.sub(rf"(?<![\w.~-]){re.escape(written)}(?![\w/-])", lambda _, name=name: name, text)
-    return text
+    whole = {path.rstrip("/") for word in typed if (path := word.removeprefix("file://")).startswith("/")} - {""}
+    paths = "|".join(re.escape(path) for path in sorted(whole, key=len, reverse=True))
+    return _renamed(result, re.compile(rf"(?<![\w.~-])(?:{paths})(?![\w-])")) if whole else result
+
+
+def _renamed(value: Any, paths: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return paths.sub(lambda found: Path(found[0]).name, value)
+    if isinstance(value, dict):
+        return {key: _renamed(each, paths) for key, each in value.items()}
+    return [_renamed(each, paths) for each in value] if isinstance(value, list) else value
 
 
 def find_student(result: dict[str, Any], name: str, run: Path) -> dict[str, Any]:

@@ -42,20 +42,27 @@ def write_report(*runs: Path, out: Path | None = None) -> Path:
         PotstillError: a run has no result.json of this schema, or the page can't be written.
     """
     out = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    with plots.drawing():
-        sections = [_section(run) for run in runs]
-        page = environment(autoescape=True).get_template("page.html.jinja")
-        rows = [row for section in sections for row in section.rows]
-        with as_runs_write_it(runs[0]):
-            overview = plots.runs(rows) if len(sections) > 1 else None
-            html = page.render(sections=sections, overview=overview)
-    write_bytes(out, html.encode())
+    write_bytes(out, make_report({run: read_result(run) for run in runs}))
     return out
 
 
-def _section(run: Path) -> Section:
+def make_report(results: dict[Path, dict[str, Any]]) -> bytes:
+    """The page of what the runs in these folders say of themselves; their curves and films are read from there.
+
+    Raises:
+        PotstillError: one isn't what a run writes.
+    """
+    with plots.drawing():
+        sections = [_section(run, result) for run, result in results.items()]
+        page = environment(autoescape=True).get_template("page.html.jinja")
+        rows = [row for section in sections for row in section.rows]
+        with as_runs_write_it(next(iter(results))):
+            overview = plots.runs(rows) if len(sections) > 1 else None
+            return page.render(sections=sections, overview=overview).encode()
+
+
+def _section(run: Path, result: dict[str, Any]) -> Section:
     """Of whatever made the result."""
-    result = read_result(run)
     with as_runs_write_it(run):
         if "table" in result:
             title, rows, body = f"{result['table']}: Policy Distillation reproduced", [], _table(result, run)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import PotstillError, in_a_line
+from potstill.files import to_json
 from potstill.report.card import find_student, make_card, without_folders
+from potstill.report.page import make_report
 from potstill.report.read import as_runs_write_it, inside, read_result
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
         PotstillError: huggingface_hub, the run, its student or its file is missing; nobody is logged in; the Hub
             doesn't answer, or refuses.
     """
-    card, result = make_card(run, student, to, license), read_result(run)
-    files = _files(run, student)
+    card, result = make_card(run, student, to, license), without_folders(read_result(run))
+    files = _files(run, result, student)
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.utils import disable_progress_bars
 
@@ -43,10 +45,8 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
     if quiet:
         disable_progress_bars()
     api = HfApi()
-    content: dict[str, bytes | str] = {"README.md": card.encode()}
-    for name, path in files.items():
-        text = path.suffix in (".json", ".html")
-        content[name] = without_folders(path.read_text(encoding="utf-8"), result).encode() if text else str(path)
+    content: dict[str, bytes | str] = {"README.md": card.encode(), "result.json": to_json(result), **files}
+    content["report.html"] = make_report({run: result})
     with _one_line(to, api):
         address = api.create_repo(to, private=private or None, exist_ok=True)
         stays_public = private and not api.model_info(to).private
@@ -58,18 +58,16 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
     return str(address)
 
 
-def _files(run: Path, student: str) -> dict[str, Path]:
-    """What is uploaded beside the card, by its name on the Hub."""
-    result = read_result(run)
+def _files(run: Path, result: dict[str, Any], student: str) -> dict[str, str]:
+    """The student's file and its films, by their names on the Hub."""
     with as_runs_write_it(run):
         record = find_student(result, student, run)
         policy = inside(run, record["file"], ".safetensors")
         if policy is None:
             raise PotstillError(f"{run} has no {record['file']}: the student's file is missing")
-        found = [inside(run, "result.json", ".json"), inside(run, "report.html", ".html")]
-        found += [inside(run, played["video"], ".mp4") for played in record["tasks"] if played.get("video")]
-    more = {path.relative_to(run.resolve()).as_posix(): path for path in found if path}
-    return {f"{student}.safetensors": policy, **more}
+        films = [inside(run, played["video"], ".mp4") for played in record["tasks"] if played.get("video")]
+    more = {film.relative_to(run.resolve()).as_posix(): str(film) for film in films if film}
+    return {f"{student}.safetensors": str(policy), **more}
 
 
 @contextmanager
