@@ -45,6 +45,19 @@ def test_one_observation_without_a_batch_is_one_line(cartpole_teacher):
         cartpole_teacher.act(np.zeros(4, np.float32))
 
 
+def test_scaled_frames_are_refused_and_turned_ones_are_not():
+    policy = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "q", (4, 84, 84), "uint8", 6)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84), dtype=np.uint8)
+    with pytest.raises(PotstillError, match="bytes from 0 to 255, not as float64"):
+        policy.outputs(frames / 255)
+    torch.testing.assert_close(policy.outputs(frames[::-1]), policy.outputs(frames).flip(0))
+
+
+def test_a_policy_is_not_saved_under_a_name_it_would_not_be_read_by(cartpole_teacher, tmp_path):
+    with pytest.raises(PotstillError, match=r"policies are \.safetensors files"):
+        cartpole_teacher.save(tmp_path / "policy.zip")
+
+
 def test_epsilon_is_the_share_of_random_actions():
     actions = choose(torch.tensor([[0.0, 0.0, 9.0, 0.0]]).repeat(20_000, 1), 0.2, np.random.default_rng(0))
     shares = np.bincount(actions, minlength=4) / len(actions)

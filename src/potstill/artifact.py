@@ -30,8 +30,10 @@ def write(path: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -
     """Write a policy file atomically.
 
     Raises:
-        PotstillError: the file can't be written.
+        PotstillError: the file can't be written, or it would not be read under its name.
     """
+    if path.suffix not in ("", ".safetensors"):
+        raise PotstillError(f"cannot write {path}: policies are .safetensors files")
     metadata = {KEY: json.dumps({"schema": SCHEMA, **description}, ensure_ascii=False, allow_nan=False)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(contiguous, metadata))

@@ -32,7 +32,7 @@ def in_a_line(said: object, limit: int = 300) -> str:
     return " ".join(str(said).split())[:limit]
 
 
-def named(error: Exception, limit: int = 300) -> str:
+def named(error: BaseException, limit: int = 300) -> str:
     """An exception of a kind that nobody expects, likewise, with its name."""
     return in_a_line(f"{type(error).__name__}: {error}", limit)
 

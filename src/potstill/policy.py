@@ -289,7 +289,8 @@ class Policy:
         """Write one .safetensors file, atomically.
 
         Raises:
-            PotstillError: the file can't be written, or the network is of a kind that only other files hold.
+            PotstillError: the file can't be written, its name ends otherwise, or the network is of a kind that only
+                other files hold.
         """
         try:
             description = self.describe()

@@ -239,6 +239,16 @@ def test_an_environment_of_ones_own_is_imported_by_the_module_that_is_typed(work
     assert "90.00 [90.00, 90.00] over 2 episodes of Mine-v0" in capsys.readouterr().out
 
 
+def test_only_tasks_are_imported(potstill, workplace):
+    done = potstill("inspect", "json:Pong-v5")
+    assert (done.returncode, "json:Pong-v5" in done.stderr) == (2, True)
+
+
+def test_messages_with_stderr_closed_are_not_among_the_output(executable):
+    done = subprocess.run(["sh", "-c", f"{executable} inspect nope 2>&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 @pytest.mark.parametrize("word", ["hf://sb3/dqn-CartPole-v1", "https://x/y-v0", "zoo:pong", "cnn:8-8-8:16:2f"])
 def test_nothing_else_is_taken_for_an_environment_of_ones_own(word):
     assert _environment(word) == word

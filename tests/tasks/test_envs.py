@@ -145,6 +145,15 @@ def test_an_environment_that_fails_is_named(monkeypatch):
         envs.step(np.zeros(2, np.int64))
 
 
+@pytest.mark.filterwarnings("ignore:.*The reward is a")  # Gymnasium's checker, which goes on
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+def test_an_environment_whose_reward_is_no_number_is_named(monkeypatch, reward):
+    envs = Envs(make_task("CartPole-v1"), 2, TRAINING)
+    monkeypatch.setattr(CartPoleEnv, "step", lambda self, action: (np.zeros(4, np.float32), reward, False, False, {}))
+    with pytest.raises(PotstillError, match="CartPole-v1 gives a reward that is no finite number"):
+        envs.step(np.zeros(2, np.int64))
+
+
 def test_an_environment_that_cannot_be_made_is_named(monkeypatch):
     task = make_task("CartPole-v1").under(time_feature=True)
     monkeypatch.setattr("gymnasium.wrappers.TimeAwareObservation", lambda *_, **__: 1 / 0)  # as without a time limit

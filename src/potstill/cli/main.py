@@ -56,6 +56,8 @@ Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 
 def main(argv: list[str] | None = None) -> None:
     """The entry point. Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
+    if sys.stderr is None:  # closed: what is printed there would go to stdout
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 — until the end
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home it can't write to it warns, and does without
     if reconfigure := getattr(sys.stdout, "reconfigure", None):  # not where it is closed
         reconfigure(errors="replace")  # tables have frames, also in ASCII
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         if argv == ["--version"]:
             print(f"potstill {__version__}")
         else:
-            parse(list(map(_environment, argv))).run(["potstill", *argv])
+            parse(_environments(argv)).run(["potstill", *argv])
         if sys.stdout:
             sys.stdout.flush()  # while what a full disk says can be caught
     except PotstillError as error:
@@ -123,6 +125,17 @@ def parse(
         raise
 
 
+def _environments(argv: list[str]) -> list[str]:
+    """What was typed, where tasks are named with environments of one's own by their ids."""
+    words: list[str] = []
+    option = ""
+    for word in argv:
+        option = word.partition("=")[0] if word.startswith("--") else option
+        names_tasks = option == "--task" or (argv[0] == "train" and option != "--out")
+        words.append(_environment(word) if names_tasks else word)
+    return words
+
+
 def _environment(word: str) -> str:
     """What `module:Env-v0` names, after its module is imported, which registers it, as `gymnasium.make` does. Only what
     was typed is, never what a file says."""
@@ -131,7 +144,7 @@ def _environment(word: str) -> str:
         return word
     try:
         import_module(match[2])
-    except Exception as error:  # anybody's code
+    except (Exception, SystemExit) as error:  # anybody's code
         raise PotstillError(f"{word}: {match[2]} can't be imported: {named(error)}") from error
     return (match[1] or "") + match[3]
 

@@ -182,6 +182,8 @@ class Envs:
     def _step(self, actions: np.ndarray) -> None:
         with self._named():
             observations, self.rewards, self.terminated, self.truncated, infos = self._vector.step(actions)
+        if not np.isfinite(self.rewards).all():  # a score of such rewards is none, which would only be seen in the end
+            raise PotstillError(f"{self.task.id} gives a reward that is no finite number: mend the environment")
         self.observations = self._cast(observations)
         lives = self._lives_of(infos)
         self.lost_life = lives < self._lives
@@ -194,7 +196,7 @@ class Envs:
             yield
         except PotstillError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PotstillError(f"{self.task.id} failed: {named(error)}") from error
 
     def _lives_of(self, infos: dict[str, Any]) -> np.ndarray:
