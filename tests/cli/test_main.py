@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potstill import __version__
-from potstill.cli.main import COMMANDS, _environment, main, parse
+from potstill.cli.main import COMMANDS, _environment, _environments, main, parse
 
 DISTILL = ["distill", "--teacher", "cartpole.safetensors", "--student", "mlp:8", "--out", "out"]
 PONG = ["distill", "--teacher", "zoo:pong", "--student", "net3", "--out", "out"]
@@ -239,9 +239,28 @@ def test_an_environment_of_ones_own_is_imported_by_the_module_that_is_typed(work
     assert "90.00 [90.00, 90.00] over 2 episodes of Mine-v0" in capsys.readouterr().out
 
 
-def test_only_tasks_are_imported(potstill, workplace):
-    done = potstill("inspect", "json:Pong-v5")
-    assert (done.returncode, "json:Pong-v5" in done.stderr) == (2, True)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No module named 'not_there_for_a_test'; the folder it lies in must be in PYTHONPATH"),
+        ("import nor_this", "ModuleNotFoundError: No module named 'nor_this'\n"),
+        ("raise SystemExit(5)", "SystemExit: 5\n"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_line(potstill, workplace, content, said):
+    if content:
+        (workplace / "not_there_for_a_test.py").write_text(content)
+    task = "not_there_for_a_test:Mine-v0"
+    done = potstill("evaluate", "cartpole.safetensors", "--task", task, PYTHONPATH=str(workplace) if content else "")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+
+
+def test_only_tasks_are_imported():
+    words = ["record", "--task", "json:Pong-v5", "--out", "json:Pong-v5", "--teacher", "json:Pong-v5"]
+    assert _environments(words) == ["record", "--task", "Pong-v5", *words[3:]]
+    words = ["train", "json:Pong-v5", "json:Qbert-v5", "--steps", "9", "--out=json:Pong-v5"]
+    assert _environments(words) == ["train", "Pong-v5", "Qbert-v5", *words[3:]]
 
 
 def test_messages_with_stderr_closed_are_not_among_the_output(executable):
@@ -279,7 +298,19 @@ def test_version_and_help(potstill):
     assert "--student" in potstill("distill", "--help").stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "zoo/README.md", "results/README.md", "examples/browser/README.md"])
+PAGES = ["README.md", "zoo/README.md", "results/README.md", "examples/browser/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_each_heading_once_and_those_that_it_links_to(page):
+    text = re.sub(r"^```.*?^```", "", (Path(__file__).parents[2] / page).read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)", text, re.M)
+    assert len(set(headings)) == len(headings)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#(.*?)\)", text)) <= anchors
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_commands_in_the_documents_can_be_typed(page):
     text = (Path(__file__).parents[2] / page).read_text()
     blocks = re.findall(r"^```\n(.*?)^```|^((?: {4}.*\n)+)", text, re.MULTILINE | re.DOTALL)
