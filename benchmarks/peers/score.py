@@ -153,7 +153,8 @@ def imitation(method: str, judge: Judge, options: argparse.Namespace) -> list[di
             )
 
             def count_and_tick() -> None:
-                clock.tick(model.policy.action_net, sum(map(len, dagger._all_demos)))
+                steps = sum(map(len, dagger._all_demos))  # it tells nobody how many it has played
+                clock.tick(model.policy.action_net, steps)
 
             quiet = {"on_batch_end": count_and_tick, "log_rollouts_venv": None, "progress_bar": False}
             dagger.train(10**9, bc_train_kwargs=quiet)

@@ -20,6 +20,8 @@ from potstill.files import read_bytes, reading, write_bytes
 SCHEMA = 1
 KEY = "potstill"
 """The header's metadata key that holds the description."""
+SUFFIXES = ("", ".safetensors")
+"""What a policy file's name may end in: under another it is not read."""
 MAX_BYTES = 2**30
 """The largest weights file that is read: a guard, 150 times the size of a DQN."""
 MAX_HEADER = 2**20
@@ -32,7 +34,7 @@ def write(path: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -
     Raises:
         PotstillError: the file can't be written, or it would not be read under its name.
     """
-    if path.suffix not in ("", ".safetensors"):
+    if path.suffix not in SUFFIXES:
         raise PotstillError(f"cannot write {path}: policies are .safetensors files")
     metadata = {KEY: json.dumps({"schema": SCHEMA, **description}, ensure_ascii=False, allow_nan=False)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -203,6 +203,7 @@ class Policy:
             PotstillError: the observations have another shape, frames are fractions in place of bytes, or a network
                 that isn't ours fails.
         """
+        observations = np.asarray(observations)
         if observations.shape[1:] != self.observation_shape:
             raise PotstillError(
                 f"the policy sees observations of shape {self.observation_shape}, not {observations.shape[1:]};"

@@ -6,7 +6,7 @@ import pytest
 from potstill.distill import videos
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
-from potstill.distill.run import run
+from potstill.distill.run import complete, run
 from potstill.errors import PotstillError
 from potstill.report import write_report
 
@@ -81,3 +81,17 @@ def test_it_does_not_take_longer_than_its_patience(cartpole_file, tmp_path, monk
         pass
     assert "video" not in result(tmp_path / "run")["students"][0]["tasks"][0]
     assert not (tmp_path / "run" / "videos").exists()
+
+
+@pytest.mark.parametrize("made", [videos.film, complete])
+def test_a_strangers_names_of_students_are_no_names_of_files(cartpole_file, tmp_path, made):
+    out = tmp_path / "deep" / "run"
+    planned = finished(out, ("mlp:8",), (cartpole_file,))
+    said = result(out)
+    said["students"][0]["name"] = "../../stranger"
+    del said["students"][0]["cost"]
+    (out / "result.json").write_text(json.dumps(said))
+    with pytest.raises(PotstillError, match=r"not what a run writes \(ValueError: students \.\./\.\./stranger\)"):
+        for _ in made(planned, out):
+            pass
+    assert not (tmp_path / "stranger.mp4").exists()

@@ -18,14 +18,13 @@ SCORE = {"mean": 10.0, "ci95": [9.0, 11.0], "episodes": 3, "returns": [9.0, 10.0
 
 @pytest.fixture
 def run(tmp_path: Path, cartpole_file: Path) -> Path:
-    """A finished run: its student plays, its video and its report are there."""
+    """A finished run: its student plays, its video is there."""
     folder = tmp_path / "run"
     for name in ("students", "videos"):
         (folder / name).mkdir(parents=True)
     shutil.copy(cartpole_file, folder / "students" / "small.safetensors")
     (folder / "teacher.safetensors").write_bytes(b"not for the Hub")
     (folder / "videos" / "small.mp4").write_bytes(b"moving")
-    (folder / "report.html").write_text("<p>report")
     write_result(folder)
     return folder
 

@@ -56,8 +56,8 @@ Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 
 def main(argv: list[str] | None = None) -> None:
     """The entry point. Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
-    if sys.stderr is None:  # closed: what is printed there would go to stdout
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 — until the end
+    if sys.stderr is None:  # closed: print would write to stdout instead, and the next file opened would be libraries'
+        sys.stderr = open(os.devnull, "w", errors="replace")  # noqa: SIM115 — it is there until the end
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # of a home it can't write to it warns, and does without
     if reconfigure := getattr(sys.stdout, "reconfigure", None):  # not where it is closed
         reconfigure(errors="replace")  # tables have frames, also in ASCII
@@ -126,7 +126,7 @@ def parse(
 
 
 def _environments(argv: list[str]) -> list[str]:
-    """What was typed, where tasks are named with environments of one's own by their ids."""
+    """What was typed, with tasks of the form `module:Env-v0` named by their ids; whatever else has it is left alone."""
     words: list[str] = []
     option = ""
     for word in argv:
@@ -145,7 +145,9 @@ def _environment(word: str) -> str:
     try:
         import_module(match[2])
     except (Exception, SystemExit) as error:  # anybody's code
-        raise PotstillError(f"{word}: {match[2]} can't be imported: {named(error)}") from error
+        missing = isinstance(error, ModuleNotFoundError) and match[2].startswith(str(error.name))
+        mend = "; the folder it lies in must be in PYTHONPATH" if missing else ""
+        raise PotstillError(f"{word}: {match[2]} can't be imported: {named(error)}{mend}") from error
     return (match[1] or "") + match[3]
 
 

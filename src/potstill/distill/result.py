@@ -1,6 +1,6 @@
 """What `result.json` says of a run's policies: scores, ratios, costs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,7 @@ def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progres
     """
     with as_written(out / "result.json"):
         files = {record["name"]: out / student_file(record["name"]) for record in result["students"]}
-        if unknown := files.keys() - plan.students.keys():
-            raise ValueError(f"students {', '.join(unknown)}")
+        check_names(files, plan)
     policies = [
         (record, lesson.teacher.to("cpu"), lesson.size)
         for record, lesson in zip(result["teachers"], plan.lessons, strict=True)
@@ -87,6 +86,16 @@ def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progres
         record, policy, size = policies[int(n)]
         record["cost"] = {"macs": macs(policy), "bytes": size, **cost.record()}
     write_json(out / "result.json", result)
+
+
+def check_names(names: Iterable[str], plan: Plan) -> None:
+    """Check that students named by a `result.json`, which may be a stranger's, are the plan's: files are called so.
+
+    Raises:
+        ValueError: one isn't.
+    """
+    if unknown := set(names) - plan.students.keys():
+        raise ValueError(f"students {', '.join(unknown)}")
 
 
 def _task_record(task: Task, name: str, played: Played | None, ratio: Estimate | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 from potstill.distill.plan import Lesson, Plan
+from potstill.distill.result import check_names
 from potstill.errors import PotstillError
 from potstill.files import read_json, write_json
 from potstill.policy import Policy
@@ -38,8 +39,7 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
             for index, lesson in enumerate(plan.lessons)
             if lesson.teacher and "video" not in student["tasks"][index] and chosen in (None, student["name"])
         ]
-        if unknown := {student["name"] for student, _, _ in missing} - plan.students.keys():
-            raise ValueError(f"students {', '.join(unknown)}")
+        check_names((student["name"] for student, _, _ in missing), plan)
     for done, (student, index, teacher) in enumerate(missing):
         yield Progress("film", done, len(missing))
         policies = load_all(out / student_file(student["name"]))

@@ -45,8 +45,8 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
     if quiet:
         disable_progress_bars()
     api = HfApi()
-    content: dict[str, bytes | str] = {"README.md": card.encode(), "result.json": to_json(result), **files}
-    content["report.html"] = make_report({run: result})
+    written = {"README.md": card.encode(), "result.json": to_json(result), "report.html": make_report({run: result})}
+    content: dict[str, bytes | str] = {**written, **files}
     with _one_line(to, api):
         address = api.create_repo(to, private=private or None, exist_ok=True)
         stays_public = private and not api.model_info(to).private

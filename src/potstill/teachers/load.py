@@ -64,7 +64,7 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
             raise PotstillError(
                 f"{path} is a pickle, which can run code when read: save its state dict as .safetensors"
             ) from None
-        if path.suffix not in ("", ".safetensors"):
+        if path.suffix not in artifact.SUFFIXES:
             raise PotstillError(
                 f"{path} is no .safetensors, .onnx, Stable-Baselines3's zip or PyTorch's state dict, by what it holds"
             ) from None
