@@ -6,7 +6,7 @@ student plays. Potstill's schedule has an end, and is scored there. Everybody is
 
     git clone https://github.com/spiglerg/sb3_distill
     pip install --no-deps imitation; pip install 'datasets<5' jsonpickle  # it asks for an old Gymnasium
-    PYTHONPATH=sb3_distill python benchmarks/peers/score.py --methods StudentDistill BC DAgger \\
+    PYTHONPATH=sb3_distill python benchmarks/peers/score.py --methods TeacherDistill StudentDistill BC \\
         --teacher Pong-ppo.safetensors --task ALE/Pong-v5 --out out.json
 """
 
@@ -17,7 +17,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,6 @@ METHODS = {
     "StudentDistill": "sb3_distill",
     "ProximalPolicyDistillation": "sb3_distill",
     "BC": "imitation",
-    "DAgger": "imitation",
 }
 PPD = {"n_steps": 256, "batch_size": 512, "n_epochs": 4, "gamma": 0.995}
 """As in sb3_distill's example."""
@@ -128,36 +126,22 @@ def sb3_distill(method: str, judge: Judge, options: argparse.Namespace) -> list[
 
 
 def imitation(method: str, judge: Judge, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """imitation's BC, on an hour of the teacher's play, or its DAgger; by their defaults, without what they log."""
+    """imitation's BC on an hour of the teacher's play, by its defaults."""
     from imitation.algorithms.bc import BC
-    from imitation.algorithms.dagger import SimpleDAggerTrainer
     from imitation.data import rollout
 
     rng = np.random.default_rng(0)
     model, student = make_student(PPO, options.student, make_env(options.task, DummyVecEnv), seed=0)
     env = model.get_env()  # with its channels first
     expert = make_teacher(potstill.load(options.teacher), env).policy
-    learner = BC(observation_space=env.observation_space, action_space=env.action_space, rng=rng,
-                 policy=model.policy, device="cpu")  # fmt: skip
     clock = Clock(judge, student, options)
-    with suppress(Enough), TemporaryDirectory() as scratch:
-        if method == "BC":
-            played = rollout.rollout(expert, env, rollout.make_min_timesteps(STEPS_PER_HOUR), rng=rng, unwrap=False)
-            transitions = rollout.flatten_trajectories(played)
-            learner.set_demonstrations(transitions)
-            tick = partial(clock.tick, model.policy.action_net, len(transitions))
-            learner.train(n_epochs=10**6, on_batch_end=tick, progress_bar=False)
-        else:
-            dagger = SimpleDAggerTrainer(
-                venv=env, scratch_dir=scratch, expert_policy=expert, bc_trainer=learner, rng=rng
-            )
-
-            def count_and_tick() -> None:
-                steps = sum(map(len, dagger._all_demos))  # it tells nobody how many it has played
-                clock.tick(model.policy.action_net, steps)
-
-            quiet = {"on_batch_end": count_and_tick, "log_rollouts_venv": None, "progress_bar": False}
-            dagger.train(10**9, bc_train_kwargs=quiet)
+    with suppress(Enough):
+        played = rollout.rollout(expert, env, rollout.make_min_timesteps(STEPS_PER_HOUR), rng=rng, unwrap=False)
+        transitions = rollout.flatten_trajectories(played)
+        learner = BC(observation_space=env.observation_space, action_space=env.action_space, rng=rng,
+                     policy=model.policy, demonstrations=transitions, device="cpu")  # fmt: skip
+        tick = partial(clock.tick, model.policy.action_net, len(transitions))
+        learner.train(n_epochs=10**6, on_batch_end=tick, progress_bar=False)
     env.close()
     return clock.record
 
