@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from potstill.distill.plan import check_plays
 from potstill.errors import PotstillError
 from potstill.evaluate.cost import Speed, examples, macs, speeds
 from potstill.export.onnx import INPUT, output_names, to_onnx
 from potstill.networks import Foreign
-from potstill.policies import count_parameters
+from potstill.policies import count_parameters, of_task
 from potstill.policy import Policy
 from potstill.progress import Progress
+from potstill.tasks import make_task
 from potstill.teachers import find, load_all
 from potstill.teachers.onnx import Session
 from potstill.teachers.onnx_trial import make_session
@@ -27,10 +29,10 @@ def costs(
 ) -> Generator[Progress, None, dict[str, list[dict[str, Any]]]]:
     """Measure policy files; returns, by file and then by runtime, numbers as JSON.
 
-    Of a file of several tasks the parameters are all of its; what is computed is its first task's.
+    Of a file of several tasks the parameters are all of its; what is computed is the wanted task's, or its first.
 
     Raises:
-        PotstillError: a file can't be loaded.
+        PotstillError: a file can't be loaded, or its policy doesn't fit the wanted task.
     """
     facts: dict[str, dict[str, Any]] = {}
     functions: dict[str, tuple[Function, np.ndarray]] = {}
@@ -39,6 +41,9 @@ def costs(
         path = find(Path(name))
         policies = load_all(path, task, trust)
         policy = policies[0]
+        if task is not None:
+            policy = of_task(policies, task, name)
+            check_plays(policy, make_task(task), name)
         facts[name] = {"parameters": count_parameters(policies), "macs": macs(policy), "bytes": path.stat().st_size}
         for runtime, function in _runtimes(policy).items():
             functions[f"{name} {runtime}"] = function, examples(policy)

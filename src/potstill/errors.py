@@ -14,6 +14,7 @@ RANGES: dict[str, Callable[[float], bool]] = {
 }
 MOST = {
     "threads": 1024, "envs": 10**5, "batch": 10**6, "episodes": 10**6, "eval_episodes": 10**6, "max_episodes": 10**6,
+    "hours": 10**6, "memory_hours": 10**6,
 }  # fmt: skip
 """What can be had, of what is made at once."""
 MOST_OF_ALL = 10**15

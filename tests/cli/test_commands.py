@@ -6,9 +6,11 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from potstill import Policy, load
 from potstill.cli.main import main
@@ -89,6 +91,21 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     assert capsys.readouterr().out.splitlines()[1].endswith(", normalised –"), "one episode says nothing of others"
     main(["evaluate", "cartpole.safetensors", "--teacher", "poor.safetensors", "--keep", "0.9", "--episodes", "8"])
     assert capsys.readouterr().out.splitlines()[2] == "  nothing is shown: the teacher isn't surely better than chance"
+
+
+def test_what_an_environment_prints_is_not_among_the_results(workplace, capsys, monkeypatch):
+    monkeypatch.chdir(workplace)
+    step = CartPoleEnv.step
+
+    def talk(self: CartPoleEnv, action: int) -> Any:
+        print("ouch")  # noqa: T201 — as a careless environment does
+        return step(self, action)
+
+    monkeypatch.setattr(CartPoleEnv, "step", talk)
+    main(["evaluate", "cartpole.safetensors", "--episodes", "1", "--json"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["policies"][0]["score"]["episodes"] == 1
+    assert "ouch" in printed.err
 
 
 def test_evaluate_refuses_comparisons_that_would_say_nothing(workplace, capsys, monkeypatch):

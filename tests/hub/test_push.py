@@ -12,7 +12,7 @@ import yaml
 from potstill import PotstillError
 from potstill.report import make_card, push
 
-EXECUTABLE = [sys.executable, "-c", "from potstill.cli.main import main; main()"]
+EXECUTABLE = [sys.executable, "-m", "potstill"]
 SCORE = {"mean": 10.0, "ci95": [9.0, 11.0], "episodes": 3, "returns": [9.0, 10.0, 11.0]}
 
 

@@ -54,7 +54,7 @@ Start with `potstill demo`: a bundled Pong player becomes three students, 25 %, 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The entry point. Exit status: 0 done, 2 the user's mistake (one line on stderr), 130 interrupted."""
+    """Run a command. Exit status: 0 done, 2 the user's mistake (one line on stderr)."""
     argv = sys.argv[1:] if argv is None else argv
     if sys.stderr is None:  # closed: print would write to stdout instead, and the next file opened would be libraries'
         sys.stderr = open(os.devnull, "w", errors="replace")  # noqa: SIM115 — it is there until the end
@@ -73,9 +73,6 @@ def main(argv: list[str] | None = None) -> None:
     except PotstillError as error:
         print(f"potstill: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("potstill: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # `potstill … | head`
         _drop_output()
         sys.exit(1)
@@ -143,7 +140,8 @@ def _environment(word: str) -> str:
     if match is None:
         return word
     try:
-        import_module(match[2])
+        with contextlib.redirect_stdout(sys.stderr):  # which it may greet: stdout is for results
+            import_module(match[2])
     except (Exception, SystemExit) as error:  # anybody's code
         missing = isinstance(error, ModuleNotFoundError) and match[2].startswith(str(error.name))
         mend = "; the folder it lies in must be in PYTHONPATH" if missing else ""

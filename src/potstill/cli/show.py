@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,8 +43,11 @@ T = TypeVar("T")
 
 
 def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -> T:
-    """Drive a run to its end and return what it does; a bar with an ETA for each of its stages."""
-    with _bars() as bars:
+    """Drive a run to its end and return what it does; a bar with an ETA for each of its stages.
+
+    What environments print meanwhile goes to stderr: stdout is for results.
+    """
+    with redirect_stdout(sys.stderr), _bars() as bars:
         rows: dict[str, Any] = {}
         while True:
             try:

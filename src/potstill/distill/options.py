@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from potstill.errors import PotstillError, must_be
 
+MAX_NAME = 200
+"""Bytes of a student's name: file systems take 255, its suffix and that of an unfinished file included."""
+
 
 @dataclass(frozen=True)
 class DistillOptions:
@@ -135,6 +138,8 @@ def name_students(specs: tuple[str, ...], losses: tuple[str, ...] = ()) -> dict[
         spec, name = (spec, name) if equals else (text, text.replace(":", "_").replace("/", "_") + loss)
         if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
             raise PotstillError(f"--student {text}: a name is letters, digits, '-', '_' and '.'")
+        if len(name.encode()) > MAX_NAME:
+            raise PotstillError(f"--student {text}: its file's name is too long; give it another, as in small={spec}")
         if equals and name in named:
             raise PotstillError(f"--student {text}: there is a student {name} already")
         unique, count = name, 1
