@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from potstill.tasks.spec import Act
+from potstill.tasks.spec import Act, are_bounds
 
 LOG_STD = -20.0, 20.0
 """Beyond these a standard deviation's log is no more than 0 or far outside any bounds."""
@@ -75,8 +75,7 @@ def read_actions(described: Any, num_actions: int) -> Actions:
         low, high = (tuple(float(bound) for bound in described[name]) for name in ("low", "high"))
     except OverflowError as error:
         raise ValueError("the bounds of its actions") from error
-    ordered = all(-1e6 <= lowest < highest <= 1e6 for lowest, highest in zip(low, high, strict=False))
-    if not ordered or not len(low) == len(high) == num_actions:
+    if not len(low) == len(high) == num_actions or not are_bounds(low, high):
         raise ValueError("the bounds of its actions")
     return Actions(low, high, bool(described["squashed"]))
 

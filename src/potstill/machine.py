@@ -38,6 +38,17 @@ def use_threads(count: int) -> None:
 
 
 @contextmanager
+def arithmetic_threads(count: int) -> Iterator[None]:
+    """Within it this thread's arithmetic uses so many threads, at first; afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def own_stream(device: str) -> Iterator[None]:
     """Within it a thread's work on a GPU waits for what was asked for before, and for nobody else's; at the end it is
     done."""

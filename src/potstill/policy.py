@@ -123,9 +123,9 @@ class Policy:
         return isinstance(self.network, Network)
 
     @property
-    def may_share_threads(self) -> bool:
-        """Whether several threads may call it at once: a user's own code may keep something between its calls."""
-        return self.is_ours or str(self.spec).startswith("onnx")
+    def thread_safe(self) -> bool:
+        """Whether several threads may ask it at once."""
+        return isinstance(self.network, Network) or self.network.thread_safe
 
     @property
     def ours(self) -> Network:

@@ -96,7 +96,11 @@ def test_updates_and_steps_are_counted_exactly(cartpole_file, short_hours):
     steps = {"n": 0}
     optimizer = state.students[0].optimizer
     optimizer.register_step_post_hook(lambda *_: steps.update(n=steps["n"] + 1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
     reports = list(distill(planned, state))
+    assert torch.get_num_threads() == 3, "the caller's are as they were"
+    torch.set_num_threads(threads)
     hours = [report for report in reports if report.stage == "hour"]
     assert [report for report in reports if report.stage == "play"][-1].done == 1.5 * short_hours
     assert hours == [LoopProgress("hour", 1, 2, 1), LoopProgress("hour", 2, 2, 2)]
@@ -278,7 +282,8 @@ def test_labels_are_those_of_the_teacher_as_it_is_now():
     torch.testing.assert_close(lesson.source.outputs(frames), other.outputs(frames), rtol=0.1, atol=0.1)
 
 
-def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by_all():
+@pytest.mark.parametrize("kind", ["callable", "onnx or nearly"])
+def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by_all(kind):
     callers: set[int] = set()
     arithmetic: list[int] = []
 
@@ -287,7 +292,7 @@ def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by
         arithmetic.append(torch.get_num_threads())
         return np.zeros(len(seen), np.int64)
 
-    own = Policy.from_callable(function, "CartPole-v1", num_parameters=10**6)
+    own = Policy.from_callable(function, "CartPole-v1", kind=kind, num_parameters=10**6)
     parts: list[int] = []
     ours = Policy.new(NetworkSpec.parse("mlp:400-400"), "q", (4,), "float32", 2)
     ours.network.register_forward_hook(lambda module, given, said: parts.append(len(said)))
@@ -298,6 +303,20 @@ def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by
     assert callers == {threading.get_ident()}
     assert arithmetic[-1] == 3, "and may use all cores itself"
     assert parts == [20, 20, 20]
+
+
+@pytest.mark.parametrize("said", [np.nan, -np.inf])
+def test_labels_that_are_no_numbers_are_the_teachers_fault_not_the_learning_rates(said):
+    def function(seen: np.ndarray) -> np.ndarray:
+        return np.where(seen[:, :2] > 1, said, seen[:, :2])
+
+    teacher = Policy.from_callable(function, "CartPole-v1")
+    observations = np.zeros((4, 4), np.float32)
+    with ThreadPoolExecutor(1) as pool:
+        assert label(teacher, observations, pool, 1).shape == (4, 2)
+        observations[2, 1] = 2.0
+        with pytest.raises(PotstillError, match="the teacher says what is no finite number"):
+            label(teacher, observations, pool, 1)
 
 
 def test_a_student_does_not_begin_as_a_teacher_of_the_same_seed_and_network_did(cartpole_file):

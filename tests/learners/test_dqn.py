@@ -181,10 +181,27 @@ def test_a_held_action_ends_with_its_episode():
 def test_as_many_samples_are_learnt_as_the_ratio_says(replay_ratio):
     options = DQNOptions(steps=4000, envs=8, memory=2000, learn_after=800, batch=32, replay_ratio=replay_ratio)
     state = fresh(options)
-    for progress in dqn(state, options, bf16=False, threads=1):
-        assert progress.updates == state.updates
+    threads = torch.get_num_threads()
+    for _ in dqn(state, options, bf16=False, threads=threads + 1):
+        pass
+    assert torch.get_num_threads() == threads, "the caller's are as they were"
     assert state.steps == 4000
     assert state.updates == int(3200 * replay_ratio / 32)
+
+
+def test_priority_is_given_to_whole_transitions_alone():
+    """Those whose n steps on are in the memory, and all the frames of whose stacks."""
+    options = DQNOptions(envs=2, memory=2 * 20, learn_after=100, prioritised=True, n_step=3)
+    state = fresh(options, "ALE/Pong-v5", "cnn:4-4-4:8")
+    [game] = state.games
+    assert game.priorities is not None
+    for _ in range(70):
+        play(state, options, bf16=False)
+        rows = game.memory.rows
+        oldest = max(0, rows - 20 + game.memory.stack - 1)
+        whole = [row % 20 for row in range(oldest, rows - 3)]
+        drawn = game.priorities.weights.all(1).nonzero()[:, 0].tolist()
+        assert drawn == game.priorities.weights.any(1).nonzero()[:, 0].tolist() == sorted(whole)
 
 
 @pytest.mark.parametrize("prioritised", [False, True])

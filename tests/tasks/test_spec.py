@@ -102,6 +102,17 @@ def reach() -> str:
     return "PotstillReach-v0"
 
 
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (-1e7, 1e7), (1.0, 1.0)])
+def test_continuous_actions_without_bounds_in_earnest_are_refused(monkeypatch, bounds):
+    monkeypatch.setattr(Reach, "action_space", Box(*bounds, (2,)))
+    gymnasium.register("PotstillReach-v1", Reach, max_episode_steps=5)
+    try:
+        with pytest.raises(PotstillError, match="vectors bounded by numbers up to 1,000,000 are played so far"):
+            make_task("PotstillReach-v1")
+    finally:
+        del gymnasium.registry["PotstillReach-v1"]
+
+
 def test_a_dict_of_vectors_is_seen_as_one_with_parts_by_key(reach):
     task = make_task(reach)
     assert (task.observation_shape, task.keys) == ((5,), (("goal", 0, 3), ("position", 3, 5)))

@@ -50,6 +50,7 @@ def test_outputs_are_the_graphs(tmp_path, batch, external):
     policy = load(linear(tmp_path / "CartPole-v1.onnx", batch, external=external))
     np.testing.assert_allclose(policy.outputs(OBSERVATIONS), OBSERVATIONS @ WEIGHT + BIAS, rtol=1e-5)
     assert (policy.num_parameters, policy.task, str(policy.spec)) == (10, "CartPole-v1", "onnx")
+    assert policy.thread_safe
 
 
 def test_a_file_that_says_nothing_of_its_task_asks_for_it(tmp_path):

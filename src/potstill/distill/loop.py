@@ -22,8 +22,9 @@ from potstill.distill.plan import Plan
 from potstill.distill.recording import Recording
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.state import LoopProgress, State
+from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
-from potstill.machine import own_stream, use_threads, workers
+from potstill.machine import arithmetic_threads, own_stream, use_threads, workers
 from potstill.policy import Policy
 
 
@@ -37,7 +38,7 @@ def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
     # On the CPU whole networks share the cores before the loops inside them do: OpenMP's idle threads would spin on the
     # cores that the emulators need, and students side by side learn faster than one after the other on all cores.
     options = plan.options
-    with workers(plan.threads, plan.threads) as players:
+    with workers(plan.threads, plan.threads) as players, arithmetic_threads(1):
         drivers: list[list[Policy]] = []
 
         def play_until(hour: int) -> Iterator[LoopProgress]:
@@ -140,13 +141,17 @@ def play(
 def label(
     teacher: Policy, observations: np.ndarray, pool: ThreadPoolExecutor, threads: int
 ) -> Float32[Tensor, "envs outputs"]:
-    """The teacher's outputs; a large teacher's a part on each thread, a user's own code is called by one at a time."""
-    if not teacher.may_share_threads:
-        before = torch.get_num_threads()
-        torch.set_num_threads(play_threads(teacher, threads))
-        try:
-            return teacher.outputs(observations)
-        finally:
-            torch.set_num_threads(before)
-    parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
-    return torch.cat(list(pool.map(teacher.outputs, parts)))
+    """The teacher's outputs; a large teacher's a part on each thread, a user's own code is called by one at a time.
+
+    Raises:
+        PotstillError: they are no finite numbers.
+    """
+    if teacher.thread_safe:
+        parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
+        outputs = torch.cat(list(pool.map(teacher.outputs, parts)))
+    else:
+        with arithmetic_threads(play_threads(teacher, threads)):
+            outputs = teacher.outputs(observations)
+    if not outputs.isfinite().all():
+        raise PotstillError("the teacher says what is no finite number, which no student can learn: mend its file")
+    return outputs

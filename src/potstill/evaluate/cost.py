@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from potstill.machine import arithmetic_threads
 from potstill.networks import NetworkSpec
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -45,11 +46,9 @@ def speeds(
     Returns:
         Each one's speed, by name.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     ones: dict[str, list[float]] = {name: [] for name in functions}
     many: dict[str, list[float]] = {name: [] for name in functions}
-    try:
+    with arithmetic_threads(1):
         for number in range(ROUNDS):
             for name, (function, observations) in functions.items():
                 for call in range(-CALLS // 10, CALLS):
@@ -62,8 +61,6 @@ def speeds(
                 function(observations[:BATCH])
                 many[name].append(BATCH / (time.perf_counter() - start))
             yield Progress("measure", number + 1, ROUNDS)
-    finally:
-        torch.set_num_threads(before)
     return {
         name: Speed(
             p50=float(np.percentile(ones[name], 50)),

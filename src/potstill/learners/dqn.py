@@ -22,6 +22,7 @@ from potstill.actions import choose
 from potstill.cuda_graphs import Graphs
 from potstill.errors import PotstillError
 from potstill.learners.options import DQNOptions
+from potstill.machine import arithmetic_threads
 from potstill.memory import Replay, Sample
 from potstill.memory.priorities import Priorities
 from potstill.memory.shards import Shards
@@ -156,29 +157,31 @@ def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator
     memory = state.games[0].memory
     # A portable checkpoint has no memory: as much as it would hold is played again.
     lost = min(state.steps, memory.capacity * options.envs) if state.steps < options.steps else 0
-    torch.set_num_threads(1)
-    while memory.rows * options.envs < lost:
-        play(state, options, bf16)
-        if memory.rows % REPORT_EVERY == 0:
-            yield replace(_progress(state, options, None), stage="refill", done=memory.rows * options.envs, total=lost)
-    while state.steps < options.steps:
-        start = time.perf_counter()
-        torch.set_num_threads(1)
-        # By its first block of updates the memory is as large as learn_after asks, whatever the counts are later.
-        while state.steps < options.steps and _due(state, options) < UPDATES_AT_A_TIME:
+    with arithmetic_threads(1):
+        while memory.rows * options.envs < lost:
             play(state, options, bf16)
-            state.steps += options.envs
-            if state.steps % (REPORT_EVERY * options.envs) == 0 and not _due(state, options):
-                yield _progress(state, options, None)
-        state.seconds["play"] += time.perf_counter() - start
-        start = time.perf_counter()
-        torch.set_num_threads(threads)
-        losses = [learn(state, options, bf16) for _ in range(_due(state, options))]
-        loss = torch.stack(losses).mean().item() if losses else None
-        if loss is not None and not loss < 1e30:
-            raise PotstillError("DQN diverged: try a lower --learning-rate")
-        state.seconds["learn"] += time.perf_counter() - start
-        yield _progress(state, options, loss)
+            if memory.rows % REPORT_EVERY == 0:
+                yield replace(
+                    _progress(state, options, None), stage="refill", done=memory.rows * options.envs, total=lost
+                )
+        while state.steps < options.steps:
+            start = time.perf_counter()
+            torch.set_num_threads(1)
+            # By its first block of updates the memory is as large as learn_after asks, whatever the counts are later.
+            while state.steps < options.steps and _due(state, options) < UPDATES_AT_A_TIME:
+                play(state, options, bf16)
+                state.steps += options.envs
+                if state.steps % (REPORT_EVERY * options.envs) == 0 and not _due(state, options):
+                    yield _progress(state, options, None)
+            state.seconds["play"] += time.perf_counter() - start
+            start = time.perf_counter()
+            torch.set_num_threads(threads)
+            losses = [learn(state, options, bf16) for _ in range(_due(state, options))]
+            loss = torch.stack(losses).mean().item() if losses else None
+            if loss is not None and not loss < 1e30:
+                raise PotstillError("DQN diverged: try a lower --learning-rate")
+            state.seconds["learn"] += time.perf_counter() - start
+            yield _progress(state, options, loss)
 
 
 def epsilon(steps: int, options: DQNOptions) -> float:

@@ -39,6 +39,7 @@ class Foreign(nn.Module):
         half_ranges: tuple[float, ...] | None,
         num_parameters: int,
         one_by_one: bool = False,
+        thread_safe: bool = False,
     ) -> None:
         """Args:
         function: gives outputs, chosen actions as integers (batch,), or continuous actions without their spread.
@@ -46,10 +47,11 @@ class Foreign(nn.Module):
         half_ranges: of continuous actions; None: they are discrete.
         num_parameters: where they are no tensors of PyTorch.
         one_by_one: it takes no more than one observation at a time.
+        thread_safe: several threads may call it at once: a user's own code may keep something between its calls.
         """
         super().__init__()
         self.function, self.num_outputs, self.half_ranges = function, num_outputs, half_ranges
-        self.num_parameters, self.one_by_one = num_parameters, one_by_one
+        self.num_parameters, self.one_by_one, self.thread_safe = num_parameters, one_by_one, thread_safe
 
     def forward(self, observations: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
         observations = observations.clone()  # the function's own, should it work in place
@@ -59,7 +61,8 @@ class Foreign(nn.Module):
     def behind(self, layer: nn.Module) -> "Foreign":
         """The same function of what a layer makes of observations."""
         function = nn.Sequential(layer, self.function)
-        return Foreign(function, self.num_outputs, self.half_ranges, self.num_parameters, self.one_by_one)
+        same = self.half_ranges, self.num_parameters, self.one_by_one, self.thread_safe
+        return Foreign(function, self.num_outputs, *same)
 
     def _outputs(self, observations: Tensor) -> Tensor:
         said: Any = self.function(observations)

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Act = Literal["greedy", "sample"]
 MAX_PARTS = 64
 """Of a vector that a policy sees."""
+MAX_ACTION = 1e6
+"""Beyond it continuous actions aren't bounded in earnest."""
 OLD_ATARI = re.compile("NoFrameskip|Deterministic")
 """In gym's names of Atari's games, as in PongNoFrameskip-v4."""
 
@@ -306,12 +308,18 @@ def _gymnasium_task(task_id: str) -> Task:
         raise PotstillError(f"task {task_id!r} has observations {shown}; only vectors are seen so far")
     if isinstance(actions, Discrete) and actions.start == 0:
         return Task(task_id, GYMNASIUM, observations.shape, int(actions.n), keys=keys)
-    if isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded():
+    if isinstance(actions, Box) and len(actions.shape) == 1 and are_bounds(actions.low, actions.high):
         low, high = (tuple(map(float, bound)) for bound in (actions.low, actions.high))
         return Task(task_id, GYMNASIUM, observations.shape, len(low), (low, high), keys)
     raise PotstillError(
-        f"task {task_id!r} has actions {actions}; discrete ones from 0 and bounded vectors are played so far"
+        f"task {task_id!r} has actions {actions}; discrete ones from 0 and vectors bounded by numbers up to"
+        f" {MAX_ACTION:,.0f} are played so far"
     )
+
+
+def are_bounds(low: Iterable[float], high: Iterable[float]) -> bool:
+    """Whether continuous actions can lie between them."""
+    return all(-MAX_ACTION <= lowest < highest <= MAX_ACTION for lowest, highest in zip(low, high, strict=True))
 
 
 def _keys(space: "gymnasium.Space[Any]") -> tuple[tuple[str, int, int], ...] | None:

@@ -105,6 +105,7 @@ def load(path: Path, task_id: str | None) -> list[Policy]:
     assert isinstance(policy.network, Foreign)
     policy.provenance |= provenance | {"output": f"{output}, taken for {outputs_are}"}
     policy.network.function = Session(_session(path), found["input"], found["dtype"], output)
+    policy.network.thread_safe = True
     if task.bounds and said["by"] == "Tanh" and set(task.bounds[0] + task.bounds[1]) != {-1.0, 1.0}:
         policy.network.function = nn.Sequential(policy.network.function, Unscaled(*task.bounds))
         policy.provenance["actions"] = "from -1 to 1, scaled to the task's bounds"
@@ -129,7 +130,7 @@ def _described(path: Path, found: dict[str, Any]) -> list[Policy]:
     for policy, output in zip(policies, outputs, strict=True):
         kind = "onnx, int8" if graph.get("int8") is True else "onnx"
         function = Session(session, found["input"], found["dtype"], output)
-        policy.network = Foreign(function, policy.network.num_outputs, None, parameters)
+        policy.network = Foreign(function, policy.network.num_outputs, None, parameters, thread_safe=True)
         policy.spec, policy.provenance = kind, {**policy.provenance, "format": kind, "network": str(policy.spec)}
     return policies
 
