@@ -14,6 +14,18 @@ def test_a_folder_is_one_processs_until_it_is_killed(tmp_path, locked_elsewhere)
     open_run(out, True, [], {})  # as one process may
 
 
+def test_another_commands_run_is_not_gone_on_with(tmp_path):
+    open_run(tmp_path, False, ["potstill", "fit", "--out", "x"], {"seed": 0, "keep": 0.95})
+    with pytest.raises(PotstillError, match=r"was begun by potstill fit; choose another --out"):
+        open_run(tmp_path, True, ["potstill", "distill"], {"seed": 0})
+
+
+def test_other_students_are_named_as_they_are_typed(tmp_path):
+    open_run(tmp_path, False, [], {"student": {"small": "mlp:4"}})
+    with pytest.raises(PotstillError, match=r"was begun with student small=mlp:4, not a=net1 b=net2;"):
+        open_run(tmp_path, True, [], {"student": {"a": "net1", "b": "net2"}})
+
+
 def test_a_folder_of_something_else_is_left_as_it_was(tmp_path):
     (tmp_path / "precious.txt").write_text("keep me")
     with pytest.raises(PotstillError, match="is not empty"):

@@ -64,7 +64,10 @@ def open_run(
     with as_written(config):
         begun = read_json(config)
         before: dict[str, Any] = {**begun["run"]}
+        begun_by = begun["command"][1:2]
     now = json.loads(json.dumps(record))
+    if before.keys() != now.keys() and begun_by != command[1:2]:
+        raise PotstillError(f"--resume: {out} was begun by potstill {_typed(begun_by)}; choose another --out")
     for key in {**before, **now}:
         if key not in (*may_differ, *(OF_THE_MACHINE if learnt else ())) and before.get(key) != now.get(key):
             raise PotstillError(
@@ -77,20 +80,29 @@ def open_run(
 
 
 @contextmanager
-def as_written(path: Path) -> Iterator[None]:
-    """Whatever fails within because a run's JSON file has other contents than a run's is one line.
+def as_written(what: Path | str, mend: str = "; choose another --out") -> Iterator[None]:
+    """Whatever fails within because a run's JSON files, maybe a stranger's, have other contents than a run's is one
+    line.
+
+    Args:
+        what: the files.
+        mend: how the line ends.
 
     Raises:
         PotstillError: it did.
     """
     try:
         yield
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise PotstillError(f"{path} is not what a run writes ({named(error, 100)}); choose another --out") from error
+    except PotstillError:
+        raise
+    except Exception as error:  # drawing and templates raise their own kinds
+        raise PotstillError(f"{what} is not what a run writes ({named(error, 200)}){mend}") from error
 
 
 def _typed(value: Any) -> Any:
-    """An option's value as it is typed."""
+    """An option's value as it is typed, names of students before their networks."""
+    if isinstance(value, dict):
+        value = [f"{name}={of}" for name, of in value.items()]
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 

@@ -2,21 +2,16 @@
 
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from potstill.errors import PotstillError, named
+from potstill.errors import PotstillError
 from potstill.files import read_json
-
-FOREIGN = (
-    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, UndefinedError, OSError
-)  # fmt: skip
-"""What reading, drawing and writing down raise of other contents than a run's."""
+from potstill.run_directory import as_written
 
 
 def read_result(run: Path) -> dict[str, Any]:
@@ -45,18 +40,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@contextmanager
-def as_runs_write_it(run: Path) -> Iterator[None]:
-    """Whatever fails within because result.json or metrics.jsonl has other contents than a run's is one line.
-
-    Raises:
-        PotstillError: it did.
-    """
-    try:
-        yield
-    except FOREIGN as error:
-        shown = named(error, 200)
-        raise PotstillError(f"{run}: result.json or metrics.jsonl is not what a run writes ({shown})") from error
+def as_runs_write_it(run: Path) -> AbstractContextManager[None]:
+    """Within it other contents of result.json or metrics.jsonl than a run's are one line."""
+    return as_written(f"{run}: result.json or metrics.jsonl", mend="")
 
 
 def inside(run: Path, name: Any, suffix: str) -> Path | None:

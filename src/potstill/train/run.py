@@ -8,7 +8,7 @@ runs/<name>/best.safetensors   the policy with the best score on the way, and wh
 import copy
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     curve: list[dict[str, Any]] = saved["curve"]
     if curve:  # the last may be missing where the run was killed after its checkpoint
         _save_policies(_policies(plan, state), curve, out)
-    before, begun_at = saved["total"], state.steps
+    before = saved["total"]
 
     def check() -> Iterator[Progress]:
         """Score, let the students learn from the best so far, save it all."""
@@ -105,30 +105,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         checkpoint.save_portable(out / PORTABLE, state, run_so_far)
         _save_policies(now, curve, out)
 
-    with (
-        open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
-        tensorboard(out, begun_at + 1) as write_events,
-    ):
-        written = begun_at
-        for progress in dqn(state, options, plan.bf16, plan.threads):
-            if progress.stage == "refill":
-                yield progress
-                continue
-            if progress.done // LINE_EVERY > written // LINE_EVERY:
-                written = progress.done
-                recent = {task.id: score for task, score in zip(plan.tasks, progress.scores, strict=True)}
-                numbers = {"loss": progress.loss, "epsilon": progress.epsilon}
-                write_line(metrics, {"steps": progress.done, "updates": progress.updates, **numbers, "scores": recent})
-                events = numbers | {f"score/{task}": score for task, score in recent.items()}
-                write_events({name: value for name, value in events.items() if value is not None}, progress.done)
-            yield progress
-            # The last score is at the end, whatever the last interval's length: there are as many as were planned.
-            last = curve[-1]["steps"] if curve else 0
-            if last // plan.eval_every < state.steps // plan.eval_every < plan.checks:
-                sync(metrics)
-                yield from check()
-    if not curve or curve[-1]["steps"] < state.steps:
-        yield from check()
+    yield from _learn(plan, state, curve, check, out)
     state.close()
     seconds, updates, steps = state.seconds, state.updates, state.steps
     parameters = num_parameters(state.network)
@@ -165,6 +142,36 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             },
         },
     )
+
+
+def _learn(
+    plan: Plan, state: State, curve: list[dict[str, Any]], check: Callable[[], Iterator[Progress]], out: Path
+) -> Iterator[Progress]:
+    """Play and learn to the end, with metrics; a check, which adds a point to the curve, at each interval's end."""
+    begun_at = written = state.steps
+    with (
+        open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
+        tensorboard(out, begun_at + 1) as write_events,
+    ):
+        for progress in dqn(state, plan.options, plan.bf16, plan.threads):
+            if progress.stage == "refill":
+                yield progress
+                continue
+            if progress.done // LINE_EVERY > written // LINE_EVERY:
+                written = progress.done
+                recent = {task.id: score for task, score in zip(plan.tasks, progress.scores, strict=True)}
+                numbers = {"loss": progress.loss, "epsilon": progress.epsilon}
+                write_line(metrics, {"steps": progress.done, "updates": progress.updates, **numbers, "scores": recent})
+                events = numbers | {f"score/{task}": score for task, score in recent.items()}
+                write_events({name: value for name, value in events.items() if value is not None}, progress.done)
+            yield progress
+            # The last score is at the end, whatever the last interval's length: there are as many as were planned.
+            last = curve[-1]["steps"] if curve else 0
+            if last // plan.eval_every < state.steps // plan.eval_every < plan.checks:
+                sync(metrics)
+                yield from check()
+    if not curve or curve[-1]["steps"] < state.steps:
+        yield from check()
 
 
 def _is_done(plan: Plan, out: Path) -> bool:
