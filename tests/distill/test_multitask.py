@@ -103,7 +103,7 @@ def test_a_multi_task_run_resumes_to_the_same_bits(short_hours, cartpole_file, b
 def test_recorded_play_of_several_tasks_is_learnt_from(cartpole_file, backwards_file, tmp_path):
     small = {"hours": 0.1, "envs": 20, "threads": 2}
     for name, file in (("a", cartpole_file), ("b", backwards_file)):
-        for _ in record(plan(DistillOptions((), (file,), **small)), tmp_path / name, ["potstill"]):
+        for _ in record(plan(DistillOptions((), (file,), **small)), tmp_path / name, False, ["potstill"]):
             pass
     data = (tmp_path / "a", tmp_path / "b")
     finish(DistillOptions(("mlp:8",), data=data, updates=100, **small), tmp_path / "run")

@@ -35,7 +35,7 @@ def recorded_once(
     short_hours_throughout: int, cartpole_file_once: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("recorded") / "data"
-    for _ in record(plan(DistillOptions((), (cartpole_file_once,), **PLAY)), out, COMMAND):
+    for _ in record(plan(DistillOptions((), (cartpole_file_once,), **PLAY)), out, False, COMMAND):
         pass
     return out
 
@@ -99,12 +99,49 @@ def test_learning_from_recorded_play_is_resumed_to_the_same_bits(recorded, tmp_p
 
 
 def test_an_interrupted_recording_holds_the_hours_that_were_complete(cartpole_file, tmp_path):
-    for progress in record(plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "data", COMMAND):
+    for progress in record(plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "data", False, COMMAND):
         if progress.stage == "play" and progress.hour == 2:
             break
     finish(DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=1.0, updates=5), tmp_path / "run")
     with pytest.raises(PotstillError, match=r"--hours 2.0: .* holds 1; add --hours 1"):
         plan(DistillOptions(("mlp:8",), data=(tmp_path / "data",), hours=2.0))
+
+
+@pytest.mark.parametrize(("stage", "times"), [("play", 1), ("hour", 1), ("hour", 2), ("hour", 3)])
+def test_a_recording_is_resumed_to_the_same_bits(cartpole_file, recorded, tmp_path, stage, times):
+    planned, out = plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "cut"
+    seen = 0
+    for progress in record(planned, out, True, COMMAND):
+        seen += progress.stage == stage
+        if seen == times:
+            break
+    for _ in record(planned, out, True, COMMAND):
+        pass
+    names = {path.name for path in out.iterdir()}
+    assert names == {path.name for path in recorded.iterdir()}
+    for name in names - {"config.json"}:  # which names the teacher's file, another one here
+        assert (out / name).read_bytes() == (recorded / name).read_bytes(), name
+    assert not list(record(planned, out, True, COMMAND)), "there is nothing left to do"
+
+
+def test_an_hour_that_a_kill_left_without_its_checkpoint_is_recorded_again(cartpole_file, recorded, tmp_path):
+    planned, out = plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "cut"
+    for progress in record(planned, out, False, COMMAND):
+        if progress.stage == "hour" and progress.done == 1:
+            before = shutil.copytree(out / "checkpoint", tmp_path / "before")
+        if progress.stage == "hour" and progress.done == 2:
+            break
+    shutil.rmtree(out / "checkpoint")
+    before.rename(out / "checkpoint")
+    for _ in record(planned, out, True, COMMAND):
+        pass
+    for name in ("manifest.json", "play-0002.npz", "play-0003.npz"):
+        assert (out / name).read_bytes() == (recorded / name).read_bytes()
+
+
+def test_a_recording_is_not_gone_on_with_by_other_play(cartpole_file, recorded):
+    with pytest.raises(PotstillError, match="was begun with seed 0, not 1"):
+        next(record(plan(DistillOptions((), (cartpole_file,), seed=1, **PLAY)), recorded, True, COMMAND))
 
 
 def test_one_process_at_a_time_records_to_a_folder(cartpole_file, tmp_path, locked_elsewhere):
@@ -113,12 +150,12 @@ def test_one_process_at_a_time_records_to_a_folder(cartpole_file, tmp_path, lock
         locked_elsewhere(tmp_path / "data"),
         pytest.raises(PotstillError, match="is being worked on by another process"),
     ):
-        next(record(planned, tmp_path / "data", COMMAND))
+        next(record(planned, tmp_path / "data", False, COMMAND))
 
 
 def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_path):
     for _ in record(
-        plan(DistillOptions((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", COMMAND
+        plan(DistillOptions((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", False, COMMAND
     ):
         pass
     shards = json.loads((tmp_path / "data" / "manifest.json").read_text())["shards"]
@@ -151,7 +188,7 @@ def test_the_teacher_of_recorded_games_may_be_named_to_score_the_students(tmp_pa
     policy = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 6, task="ALE/Pong-v5")
     policy.save(tmp_path / "pong.safetensors")
     for _ in record(
-        plan(DistillOptions((), (tmp_path / "pong.safetensors",), hours=0.1, envs=8)), tmp_path / "data", COMMAND
+        plan(DistillOptions((), (tmp_path / "pong.safetensors",), hours=0.1, envs=8)), tmp_path / "data", False, COMMAND
     ):
         pass
     planned = plan(DistillOptions(("net3",), (tmp_path / "pong.safetensors",), data=(tmp_path / "data",), hours=0.1))

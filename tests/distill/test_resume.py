@@ -299,6 +299,20 @@ def test_a_finished_run_of_another_machine_is_left_alone(cartpole_file, whole):
     assert [(whole / name).read_bytes() for name in ("result.json", "config.json")] == before
 
 
+def test_a_finished_run_is_scored_anew_on_more_episodes_and_not_on_fewer(cartpole_file, learnt, monkeypatch):
+    monkeypatch.setattr("potstill.distill.run.new_state", never)
+    run_all(learnt, options(cartpole_file), resume=True)
+    run_until(learnt, options(cartpole_file, episodes=6), "evaluate", 1, resume=True)
+    assert json.loads((learnt / "result.json").read_text())["teachers"][0]["score"]["episodes"] == 4
+    result = run_all(learnt, options(cartpole_file, episodes=6), resume=True)
+    assert len(result["students"][1]["tasks"][0]["score"]["returns"]) == 6
+    assert "cost" in result["students"][1]
+    assert run_all(learnt, options(cartpole_file), resume=True) == result, "there are more already"
+    (learnt / "learnt.json").unlink()
+    with pytest.raises(PotstillError, match=r"lacks learnt.json to be scored anew by: add --episodes 6"):
+        run_all(learnt, options(cartpole_file, episodes=8), resume=True)
+
+
 @pytest.mark.parametrize("odd", ["[]", "{}", '{"students": 3, "run": 3}', '{"students": [3], "run": []}'])
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 def test_odd_files_of_a_run_are_one_line(cartpole_file, begun, name, odd):

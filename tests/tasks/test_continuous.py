@@ -78,7 +78,7 @@ def test_a_gaussian_teacher_is_distilled(loss, pendulum_file, tmp_path):
 
 def test_recorded_continuous_play_is_learnt_from(pendulum_file, tmp_path):
     small = {"hours": 0.1, "envs": 20, "threads": 2}
-    for _ in record(plan(DistillOptions((), (pendulum_file,), **small)), tmp_path / "data", ["potstill"]):
+    for _ in record(plan(DistillOptions((), (pendulum_file,), **small)), tmp_path / "data", False, ["potstill"]):
         pass
     options = DistillOptions(("mlp:8",), data=(tmp_path / "data",), updates=200, **small)
     for _ in run(plan(options), tmp_path / "run", False, ["potstill"]):

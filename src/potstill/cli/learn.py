@@ -44,14 +44,14 @@ class Distill:
     resume: bool = False
     """Go on with the run in --out from its last checkpoint (repeat its other options), or begin it. Once all is learnt,
     the scoring can go on on another machine, with its --device and --threads, from config.json, learnt.json,
-    students/ and, where there is one, scored.json."""
+    students/ and, where there is one, scored.json. With more --episodes a finished run is scored anew."""
     video: bool = True
     """Film each student beside its teacher in the end, for the report."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
         from potstill.distill.plan import plan
-        from potstill.distill.run import run
+        from potstill.distill.run import is_scored, run
         from potstill.distill.videos import film
         from potstill.report import write_report
 
@@ -59,7 +59,7 @@ class Distill:
             raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
         planned = plan(self.options)
         _say_other_tasks(planned)
-        finished = (self.out / "result.json").exists()
+        finished = is_scored(planned, self.out)
         with resumable(command):
             show_progress(
                 chain(run(planned, self.out, self.resume, command), film(planned, self.out) if self.video else ())
@@ -160,7 +160,7 @@ def _is_demo(config: Path) -> bool:
 class Record:
     """Record a teacher's play with its labels: a sealed file an hour, for `potstill distill --data`.
 
-    Interrupted, it keeps the hours that were complete.
+    Interrupted, it keeps the hours that were complete; run again with --resume it goes on after them, to the same bits.
 
         potstill record --teacher my.zip --task ALE/Pong-v5 --hours 10 --out data/pong
         potstill distill --data data/pong --hours 10 --student net3 --out runs/pong
@@ -169,7 +169,7 @@ class Record:
     teacher: Path
     """Who plays and labels."""
     out: Path
-    """The recording's folder; must be empty."""
+    """The recording's folder; must be empty, unless --resume."""
     task: str | None = None
     """What to play; default: what the teacher's file says."""
     teacher_sees: str | None = None
@@ -190,16 +190,21 @@ class Record:
     """Where the network is computed."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
+    resume: bool = False
+    """Go on with what is in --out (repeat its other options), or begin."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress
         from potstill.distill.plan import plan
         from potstill.distill.run import record
 
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "teacher", "task")}
+        own = ("out", "teacher", "task", "resume")
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         task = () if self.task is None else (self.task,)
         options = DistillOptions(teacher=(self.teacher,), task=task, **given)
-        show_progress(record(plan(options, may_play_ahead=False), self.out, command))
+        planned = plan(options, may_play_ahead=False)
+        with resumable(command):
+            show_progress(record(planned, self.out, self.resume, command))
         print(self.out)
 
 

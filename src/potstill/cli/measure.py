@@ -237,7 +237,7 @@ class Reproduce:
     options: Flat[ReproduceOptions] = field(default_factory=ReproduceOptions)
     resume: bool = False
     """Go on with what is in --out (repeat its other options), or begin. Finished runs may be another machine's (name
-    its --memory-hours)."""
+    its --memory-hours). With more --episodes they are scored anew."""
 
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_table
@@ -249,7 +249,8 @@ class Reproduce:
         if reproduction.missing:
             print(f"left out, no teacher: {', '.join(reproduction.missing)}", file=sys.stderr)
         record = {"table": self.table, **reproduction.options.record(), "games": reproduction.games}
-        open_run(self.out, self.resume, command, record, ("teachers", *FILES, *OF_THE_MACHINE))  # its runs check theirs
+        may_differ = ("teachers", "episodes", *FILES, *OF_THE_MACHINE)  # its runs check theirs
+        open_run(self.out, self.resume, command, record, may_differ)
         with resumable(command):
             for number, (name, progress) in enumerate(run(reproduction, self.out, command), 1):
                 if sys.stderr.isatty():
@@ -297,7 +298,7 @@ class Cost:
     """Say what policies cost: parameters, multiplications, bytes, latency and throughput on one thread.
 
     Bytes are the file's: a Stable-Baselines3 zip holds its critic and optimiser, too. Of a file of several tasks the
-    multiplications and times are those of its first.
+    multiplications and times are those of --task, or of its first.
 
     Each is measured in PyTorch and, if `potstill[onnx]` is installed, in onnxruntime; all of them in turns. The
     teacher first, the others are compared with it:

@@ -235,40 +235,54 @@ def _lessons(options: DistillOptions, teachers: tuple[Policy, ...], recordings: 
     for flag, given in (("task", options.task), ("data", options.data)):
         if given and len(given) != count:
             raise PotstillError(f"--{flag} {' '.join(map(str, given))}: name one for each of {count} teachers")
-    lessons: list[Lesson] = []
-    for index in range(count):
-        wanted = options.task[index] if options.task else None
-        recording = recordings[index] if recordings else None
-        if teachers:
-            teacher, size = teachers[index], None
-            name, record = str(teacher.spec), dict[str, Any](name=str(teacher.spec), sha256=None)
-        elif options.teacher:
-            name, path = str(options.teacher[index]), find(options.teacher[index])
-            teacher, record = load(path, wanted, options.trust), dict[str, Any](name=path.stem, sha256=sha256(path))
-            size = path.stat().st_size
-        else:
-            teacher, size, name, record = None, None, "", recordings[index].teacher
-            if wanted not in (None, (recorded := recordings[index]).task.id):
-                raise PotstillError(f"--task {wanted}: {recorded.folder} is play of {recorded.task.id}")
-        if teacher is None:
-            task = recordings[index].task
-        else:
-            teacher, task = _playing(options, teacher, wanted, name, recording)
-            if recording and record["sha256"] != recording.teacher["sha256"]:
-                raise PotstillError(f"--teacher {name} is not the one that played --data {recording.folder}")
-            if recording and not _same_play(task, recording.task):
-                raise PotstillError(f"--data {recording.folder} is play of {recording.task.id}, or by another protocol")
-            record = {**record, **describe(teacher)}
-        outputs_are: Meaning = record["outputs"]
-        if options.act == "sample" and outputs_are == "q":
-            raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
-        quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
-        temperature = options.temperature or TEMPERATURE[outputs_are]
-        scored_from = options.starts != "noop" and teacher is not None
-        starts = Starts.read(options.starts, task, options.episodes) if scored_from else None
-        bf16 = quick or options.precision == "bf16"
-        lessons.append(Lesson(task, teacher, record, recording, temperature, bf16, starts, size))
-    return tuple(lessons)
+    return tuple(
+        _lesson(options, index, teachers[index] if teachers else None, recordings[index] if recordings else None)
+        for index in range(count)
+    )
+
+
+def _lesson(options: DistillOptions, index: int, teacher: Policy | None, recording: Recording | None) -> Lesson:
+    """The options' lesson of this number, taught by `teacher`, by the options' file, or by recorded play alone."""
+    wanted = options.task[index] if options.task else None
+    record: dict[str, Any]
+    name, size = "", None
+    if teacher:
+        name = str(teacher.spec)
+        record = {"name": name, "sha256": None}
+    elif options.teacher:
+        name, path = str(options.teacher[index]), find(options.teacher[index])
+        teacher, size = load(path, wanted, options.trust), path.stat().st_size
+        record = {"name": path.stem, "sha256": sha256(path)}
+    else:
+        assert recording is not None
+        record = recording.teacher
+    if teacher:
+        teacher, task = _playing(options, teacher, wanted, name, recording)
+        if recording and record["sha256"] != recording.teacher["sha256"]:
+            raise PotstillError(f"--teacher {name} is not the one that played --data {recording.folder}")
+        if recording and not _same_play(task, recording.task):
+            raise PotstillError(f"--data {recording.folder} is play of {recording.task.id}, or by another protocol")
+        record = {**record, **describe(teacher)}
+    else:
+        assert recording is not None
+        task = recording.task
+        if wanted not in (None, task.id):
+            raise PotstillError(f"--task {wanted}: {recording.folder} is play of {task.id}")
+    outputs_are: Meaning = record["outputs"]
+    if options.act == "sample" and outputs_are == "q":
+        raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
+    quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
+    scored_from = options.starts != "noop" and teacher is not None
+    return Lesson(
+        task,
+        teacher,
+        record,
+        recording,
+        temperature=options.temperature or TEMPERATURE[outputs_are],
+        bf16=quick or options.precision == "bf16",
+        starts=Starts.read(options.starts, task, options.episodes) if scored_from else None,
+        size=size,
+    )
 
 
 def _same_play(task: Task, recorded: Task) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from potstill.distill import checkpoint
 from potstill.distill.loop import distill, play
 from potstill.distill.plan import Plan, check_memory
-from potstill.distill.recording import Recording, seal_hour
+from potstill.distill.recording import MANIFEST, Recording, seal_hour
 from potstill.distill.result import add_costs, results
 from potstill.distill.schedule import num_hours, rows_until
 from potstill.distill.scoring import SCORED, Played, score
@@ -24,10 +24,9 @@ from potstill.policies import save
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import (
+    FILES,
     SCHEMA,
     as_written,
-    check_empty,
-    lock,
     open_metrics,
     open_run,
     student_file,
@@ -48,14 +47,15 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     Args:
         plan: of `plan(options)`.
         out: the run directory.
-        resume: go on from `out`'s checkpoint; where all is learnt, with the scoring.
+        resume: go on from `out`'s checkpoint; where all is learnt, with the scoring, which is begun anew where more
+            episodes are wanted than there were.
         command: what was typed, for the record.
 
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    begin(plan, out, resume, command, plan.record())
-    if not (out / "result.json").exists():
+    begin(plan, out, resume, command, plan.record(), once_learnt=("episodes",))
+    if not is_scored(plan, out):
         if not (out / LEARNT).exists():
             state = new_state(plan)
             go_on(state, out, resume)
@@ -66,13 +66,40 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     yield from complete(plan, out)
 
 
-def begin(plan: Plan, out: Path, resume: bool, command: list[str], record: dict[str, Any]) -> None:
-    """Begin a run, or check that it is this one that is gone on with, on any machine once it has learnt; the teachers
-    to their device."""
+def is_scored(plan: Plan, out: Path) -> bool:
+    """Whether there is a result, of no fewer episodes than are wanted now.
+
+    Raises:
+        PotstillError: there is one of fewer, and nothing left to be scored anew.
+    """
+    if not (out / "result.json").exists():
+        return False
+    with as_written(out / "result.json"):
+        scores = [teacher["score"] for teacher in read_json(out / "result.json")["teachers"]]
+        fewest = min((score["episodes"] for score in scores if score), default=plan.options.episodes)
+    if fewest >= plan.options.episodes:
+        return True
+    if not (out / LEARNT).exists():
+        raise PotstillError(f"{out} lacks {LEARNT} to be scored anew by: add --episodes {fewest}")
+    return False
+
+
+def begin(
+    plan: Plan,
+    out: Path,
+    resume: bool,
+    command: list[str],
+    record: dict[str, Any],
+    once_learnt: tuple[str, ...] = (),
+) -> None:
+    """Begin a run, or check that it is this one that is gone on with; the teachers to their device.
+
+    Once it has learnt, it may be on another machine, and the options named by `once_learnt` may be others.
+    """
     learnt = any((out / name).exists() for name in (LEARNT, "result.json"))
     if not learnt:
         check_memory(plan)
-    open_run(out, resume, command, record, learnt=learnt)
+    open_run(out, resume, command, record, (*FILES, *(once_learnt if learnt else ())), learnt=learnt)
     for lesson in plan.lessons:
         if lesson.teacher:
             lesson.teacher.to(plan.options.device)
@@ -210,29 +237,42 @@ def complete(plan: Plan, out: Path) -> Iterator[Progress]:
         yield from add_costs(result, plan, out)
 
 
-def record(plan: Plan, out: Path, command: list[str]) -> Iterator[LoopProgress]:
+def record(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[LoopProgress]:
     """Play and label, and write every hour to `out`. What is written is a whole recording after each hour.
 
+    Args:
+        plan: whose one teacher plays.
+        out: the recording's folder.
+        resume: go on after the last hour that is complete.
+        command: what was typed, for the record.
+
     Raises:
-        PotstillError: `out` is not empty, or can't be written.
+        PotstillError: `out` holds something else, or can't be written.
     """
-    check_empty(out, "choose another folder")
-    lock(out)
     options, [lesson] = plan.options, plan.lessons
-    teacher = lesson.labeller
-    assert teacher is not None
-    teacher.to(options.device)
-    recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
     an_hour = replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0)))
     check_memory(an_hour)
-    state = new_state(an_hour)
-    memory = state.memories[0]
-    with workers(plan.threads, plan.threads) as pool:
-        for hour in range(1, num_hours(options) + 1):
-            first_row = memory.rows
-            yield from play(plan, state, teacher, 0, hour, pool)
-            seal_hour(recording, memory, hour, first_row)
-            recording = replace(recording, hours=min(hour, options.hours))
-            recording.write(command)
-            yield LoopProgress("hour", hour, num_hours(options), hour)
-    state.envs[0].close()
+    open_run(out, resume, command, plan.record())
+    recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
+    if (out / MANIFEST).exists():
+        recording = Recording.open(out)
+    if recording.hours < options.hours:
+        teacher = lesson.labeller
+        assert teacher is not None
+        teacher.to(options.device)
+        state = new_state(an_hour)
+        go_on(state, out, resume)
+        recording = replace(recording, shards=recording.shards[: state.hours])
+        memory = state.memories[0]
+        with workers(plan.threads, plan.threads) as pool:
+            for hour in range(state.hours + 1, num_hours(options) + 1):
+                first_row = memory.rows
+                yield from play(plan, state, teacher, 0, hour, pool)
+                seal_hour(recording, memory, hour, first_row)
+                recording = replace(recording, hours=min(hour, options.hours))
+                recording.write(command)
+                state.hours = hour
+                checkpoint.save(out / "checkpoint", state)
+                yield LoopProgress("hour", hour, num_hours(options), hour)
+        state.envs[0].close()
+    shutil.rmtree(out / "checkpoint", ignore_errors=True)
