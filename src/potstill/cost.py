@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from potstill.distill.plan import check_plays
 from potstill.errors import PotstillError
-from potstill.evaluate.cost import Speed, examples, macs, speeds
+from potstill.evaluate.cost import examples, macs, speeds
 from potstill.export.onnx import INPUT, output_names, to_onnx
 from potstill.networks import Foreign
-from potstill.policies import count_parameters, of_task
+from potstill.policies import check_plays, count_parameters, of_task
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import make_task
@@ -35,8 +34,7 @@ def costs(
         PotstillError: a file can't be loaded, or its policy doesn't fit the wanted task.
     """
     facts: dict[str, dict[str, Any]] = {}
-    functions: dict[str, tuple[Function, np.ndarray]] = {}
-    rows: list[tuple[str, str]] = []
+    functions: dict[tuple[str, str], tuple[Function, np.ndarray]] = {}
     for name in dict.fromkeys(map(str, names)):
         path = find(Path(name))
         policies = load_all(path, task, trust)
@@ -46,12 +44,11 @@ def costs(
             check_plays(policy, make_task(task), name)
         facts[name] = {"parameters": count_parameters(policies), "macs": macs(policy), "bytes": path.stat().st_size}
         for runtime, function in _runtimes(policy).items():
-            functions[f"{name} {runtime}"] = function, examples(policy)
-            rows.append((name, runtime))
-    measured: dict[str, Speed] = yield from speeds(functions)
+            functions[name, runtime] = function, examples(policy)
+    measured = yield from speeds(functions)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in facts}
-    for name, runtime in rows:
-        found[name].append({"runtime": runtime, **facts[name], **measured[f"{name} {runtime}"].record()})
+    for (name, runtime), speed in measured.items():
+        found[name].append({"runtime": runtime, **facts[name], **speed.record()})
     return found
 
 

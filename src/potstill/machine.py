@@ -80,6 +80,11 @@ def has_bf16(device: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def learns_in_bf16(precision: str, device: str, frames: bool) -> bool:
+    """What a --precision of auto, bf16 or fp32 comes to; `frames`: whether the networks are CNNs."""
+    return precision == "bf16" or (precision == "auto" and frames and has_bf16(device))
+
+
 def memory_bytes(device: str) -> int:
     """Of memory that a device has; a container's limit, where one is set."""
     if device == "cuda":

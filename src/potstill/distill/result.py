@@ -76,14 +76,15 @@ def add_costs(result: dict[str, Any], plan: Plan, out: Path) -> Iterator[Progres
         (record, load_all(files[record["name"]])[0], files[record["name"]].stat().st_size)
         for record in result["students"]
     ]
-    functions: dict[str, tuple[Callable[[np.ndarray], Any], np.ndarray]] = {}
-    for n, (_, policy, _) in enumerate(policies):
+    functions: dict[int, tuple[Callable[[np.ndarray], Any], np.ndarray]] = {}
+    for number, (_, policy, _) in enumerate(policies):
+        seen = examples(policy)
         with suppress(PotstillError):
-            policy.outputs(examples(policy))
-            functions[str(n)] = policy.outputs, examples(policy)
+            policy.outputs(seen)
+            functions[number] = policy.outputs, seen
     found = yield from speeds(functions)
-    for n, cost in found.items():
-        record, policy, size = policies[int(n)]
+    for number, cost in found.items():
+        record, policy, size = policies[number]
         record["cost"] = {"macs": macs(policy), "bytes": size, **cost.record()}
     write_json(out / "result.json", result)
 

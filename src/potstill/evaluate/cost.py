@@ -1,9 +1,9 @@
 """What a policy costs where it runs: arithmetic, and seconds on one thread."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ CALLS = 60
 ROUNDS = 5
 BATCH = 256
 """Observations in a call for throughput, one call a round."""
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -36,38 +37,38 @@ class Speed:
 
 
 def speeds(
-    functions: dict[str, tuple[Callable[[np.ndarray], Any], np.ndarray]],
-) -> Generator[Progress, None, dict[str, Speed]]:
+    functions: dict[K, tuple[Callable[[np.ndarray], Any], np.ndarray]],
+) -> Generator[Progress, None, dict[K, Speed]]:
     """Measure functions in turns, so that whatever else the machine does falls on all of them.
 
     Args:
-        functions: by name, each with the observations it is given, at least 256 of them.
+        functions: by any key, each with the observations it is given, at least 256 of them.
 
     Returns:
-        Each one's speed, by name.
+        Each one's speed, by its key.
     """
-    ones: dict[str, list[float]] = {name: [] for name in functions}
-    many: dict[str, list[float]] = {name: [] for name in functions}
+    ones: dict[K, list[float]] = {key: [] for key in functions}
+    many: dict[K, list[float]] = {key: [] for key in functions}
     with arithmetic_threads(1):
         for number in range(ROUNDS):
-            for name, (function, observations) in functions.items():
+            for key, (function, observations) in functions.items():
                 for call in range(-CALLS // 10, CALLS):
                     one = observations[call % BATCH][None]
                     start = time.perf_counter()
                     function(one)
                     if call >= 0:
-                        ones[name].append(1e3 * (time.perf_counter() - start))
+                        ones[key].append(1e3 * (time.perf_counter() - start))
                 start = time.perf_counter()
                 function(observations[:BATCH])
-                many[name].append(BATCH / (time.perf_counter() - start))
+                many[key].append(BATCH / (time.perf_counter() - start))
             yield Progress("measure", number + 1, ROUNDS)
     return {
-        name: Speed(
-            p50=float(np.percentile(ones[name], 50)),
-            p99=float(np.percentile(ones[name], 99)),
-            throughput=float(np.median(many[name])),
+        key: Speed(
+            p50=float(np.percentile(ones[key], 50)),
+            p99=float(np.percentile(ones[key], 99)),
+            throughput=float(np.median(many[key])),
         )
-        for name in functions
+        for key in functions
     }
 
 

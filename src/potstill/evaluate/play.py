@@ -7,6 +7,7 @@ ends before the last is over.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from potstill.actions import Actions
 from potstill.errors import PotstillError
+from potstill.machine import arithmetic_threads
 from potstill.networks import Network, NetworkSpec
 from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task
@@ -40,6 +42,11 @@ class Player:
     act: Act
     epsilon: float
     episodes: int
+
+    @classmethod
+    def by_protocol(cls, policy: Policy, task: Task, episodes: int) -> "Player":
+        """Plays as the task's protocol says."""
+        return cls(policy, task.protocol.act, task.protocol.epsilon, episodes)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,7 @@ def play_episodes(
     rng = np.random.default_rng([seed, 1, process])
     threads_of = [play_threads(player.policy, threads) for player in players]
     earned = np.zeros(num_envs)
-    before = torch.get_num_threads()
-    try:
+    with arithmetic_threads(threads), closing(envs):
         while left:
             observations, now = envs.observations, list(playing)
             on_the_way = envs.age < [len(actions) for actions in forced]
@@ -129,9 +135,6 @@ def play_episodes(
                 earned[env] = 0.0
             left -= len(ended)
             yield Moment(observations, who, said, ended)
-    finally:
-        torch.set_num_threads(before)
-        envs.close()
 
 
 def play_threads(policy: Policy, threads: int) -> int:

@@ -1,6 +1,7 @@
 """Recording starts: an expert plays, and each of its episodes gives one."""
 
 from collections.abc import Generator
+from contextlib import closing
 
 import numpy as np
 
@@ -24,22 +25,21 @@ def record_starts(player: Player, task: Task, seed: int, threads: int) -> Genera
         playing[env] = next(queue, -1)
         return seeds[playing[env]]
 
-    envs = Envs(task, num_envs, seed_of, threads, seed_each=True)
     played: list[list[int]] = [[] for _ in range(num_envs)]
     starts: dict[int, Start] = {}
     rng = np.random.default_rng([seed, 5])
-    while len(starts) < player.episodes:
-        now = list(playing)
-        actions = player.policy.act(envs.observations, player.epsilon, rng, player.act)
-        for history, action in zip(played, actions.tolist(), strict=True):
-            history.append(action)
-        for finished in envs.step(actions):
-            episode, history = now[finished.env], played[finished.env]
-            if episode >= 0:
-                # A draw of its own: the same seed gives the same starts, whoever ends first.
-                drawn = np.random.default_rng([seed, 6, episode]).integers(0, max(1, int(SHARE * len(history))))
-                starts[episode] = Start(seeds[episode], tuple(history[: int(drawn)]))
-            played[finished.env] = []
-        yield Progress("record", len(starts), player.episodes)
-    envs.close()
+    with closing(Envs(task, num_envs, seed_of, threads, seed_each=True)) as envs:
+        while len(starts) < player.episodes:
+            now = list(playing)
+            actions = player.policy.act(envs.observations, player.epsilon, rng, player.act)
+            for history, action in zip(played, actions.tolist(), strict=True):
+                history.append(action)
+            for finished in envs.step(actions):
+                episode, history = now[finished.env], played[finished.env]
+                if episode >= 0:
+                    # A draw of its own: the same seed gives the same starts, whoever ends first.
+                    drawn = np.random.default_rng([seed, 6, episode]).integers(0, max(1, int(SHARE * len(history))))
+                    starts[episode] = Start(seeds[episode], tuple(history[: int(drawn)]))
+                played[finished.env] = []
+            yield Progress("record", len(starts), player.episodes)
     return [starts[episode] for episode in range(player.episodes)]

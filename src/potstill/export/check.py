@@ -1,6 +1,7 @@
 """Whether an export says what its policy says, on observations that the policy met in play."""
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +49,14 @@ class Agreement:
 
 def observe(policy: Policy, task: Task, count: int, seed: int, threads: int) -> Generator[Progress, None, np.ndarray]:
     """Play and collect observations; returns (count, *observation_shape)."""
-    envs, rng = Envs(task, ENVS, EpisodeSeeds(seed, "training"), threads), np.random.default_rng([seed, 7])
+    rng = np.random.default_rng([seed, 7])
     seen = np.empty((-(-count // ENVS), ENVS, *task.observation_shape), task.observation_dtype)
-    for row in range(len(seen)):
-        for _ in range(EVERY):
-            envs.step(policy.act(envs.observations, EPSILON, rng))
-        seen[row] = envs.observations
-        yield Progress("observe", min(count, (row + 1) * ENVS), count)
-    envs.close()
+    with closing(Envs(task, ENVS, EpisodeSeeds(seed, "training"), threads)) as envs:
+        for row in range(len(seen)):
+            for _ in range(EVERY):
+                envs.step(policy.act(envs.observations, EPSILON, rng))
+            seen[row] = envs.observations
+            yield Progress("observe", min(count, (row + 1) * ENVS), count)
     return seen.reshape(-1, *task.observation_shape)[:count]
 
 
@@ -93,9 +94,8 @@ def refuse(name: str, found: Agreement, tolerance: float | None, min_same: float
         )
     if found.same < min_same:
         asked = f"under --min-agreement {min_same:g}" if tolerance is None else "and all must be"
-        raise PotstillError(
-            f"{name}: {found.same:.2%} of {found.observations} best actions are the same, {asked}: nothing is written"
-        )
+        share = f"{100 * found.same:.2f} % of {found.observations} best actions are the same"
+        raise PotstillError(f"{name}: {share}, {asked}: nothing is written")
 
 
 def _meant(policy: Policy, outputs: Tensor) -> Tensor:

@@ -136,8 +136,7 @@ def _verify(made: Made, out: Path, options: ExportOptions, threads: int) -> Gene
     Raises:
         PotstillError: the export scores surely less.
     """
-    act, epsilon = made.task.protocol.act, made.task.protocol.epsilon
-    players = [Player(policy, act, epsilon, options.episodes) for policy in (made.policy, made.player)]
+    players = [Player.by_protocol(policy, made.task, options.episodes) for policy in (made.policy, made.player)]
     policy, exported = yield from scores(players, made.task, options.seed, threads)
     between = difference(exported, policy)
     if between.ci95[1] < 0:

@@ -302,10 +302,9 @@ def _test_by_hand(plan: Plan, goal: Goal, rungs: list[dict[str, Any]], out: Path
 
 
 def _players(lesson: Lesson, students: dict[str, Policy], episodes: int) -> dict[str, Player]:
-    teacher, protocol = lesson.teacher, lesson.task.protocol
-    assert teacher is not None
-    policies = {"teacher": teacher, **students}
-    players = {name: Player(policy, protocol.act, protocol.epsilon, episodes) for name, policy in policies.items()}
+    assert lesson.teacher is not None
+    policies = {"teacher": lesson.teacher, **students}
+    players = {name: Player.by_protocol(policy, lesson.task, episodes) for name, policy in policies.items()}
     return players | {"random": random_player(lesson.task, random_episodes(episodes))}
 
 

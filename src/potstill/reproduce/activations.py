@@ -3,6 +3,7 @@
 States of each game lie apart where the network tells games apart, and together where it shares what it knows.
 """
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +53,11 @@ def picture(student: Path, out: Path, seed: int, threads: int) -> None:
 def _states(policy: Policy, seed: int, threads: int) -> np.ndarray:
     """(STATES, stack, height, width) of the policy's own play."""
     task = make_task(str(policy.task))
-    envs = Envs(task, ENVS, EpisodeSeeds(seed, "evaluation"), threads)
     rng = np.random.default_rng([seed, 7])
     taken: list[np.ndarray] = []
-    for step in range(1, STATES // ENVS * EVERY + 1):
-        envs.step(policy.act(envs.observations, task.protocol.epsilon, rng))
-        if step % EVERY == 0:
-            taken.append(envs.observations.copy())
-    envs.close()
+    with closing(Envs(task, ENVS, EpisodeSeeds(seed, "evaluation"), threads)) as envs:
+        for step in range(1, STATES // ENVS * EVERY + 1):
+            envs.step(policy.act(envs.observations, task.protocol.epsilon, rng))
+            if step % EVERY == 0:
+                taken.append(envs.observations.copy())
     return np.concatenate(taken)

@@ -328,26 +328,30 @@ def _check_kwargs(path: Path, kwargs: Any, layout: _Layout, frames: bool) -> Act
             f"{path}: activation {_class(kwargs['activation_fn'])} is not known here (ReLU and Tanh are)"
         )
     for name, value in kwargs.items():
-        if name.startswith(":") or name in HARMLESS or name == "activation_fn":
-            continue
-        if name == "features_extractor_class" and _class(value) in EXTRACTORS:
-            continue
-        if name in ("share_features_extractor", "normalize_images") and value is True:
-            continue
-        if name == "normalize_images" and not frames:
-            continue
-        if name == "features_extractor_kwargs" and (
-            value is None or (isinstance(value, dict) and value.keys() <= SIZES)
-        ):
-            continue
-        if name in ("share_features_extractor", "use_expln") and value is False:
-            continue
-        if name == "squash_output" and (value is False or layout.algorithm == "ARS"):
-            continue
-        if name == "use_sde" or (name == "clip_mean" and isinstance(value, int | float) and 0 <= value < 1e9):
-            continue
-        raise PotstillError(f"{path}: policy_kwargs {in_a_line(name, 40)}={in_a_line(value, 40)} is not known here")
+        if not _is_known(name, value, layout, frames):
+            raise PotstillError(f"{path}: policy_kwargs {in_a_line(name, 40)}={in_a_line(value, 40)} is not known here")
     return activation
+
+
+def _is_known(name: str, value: Any, layout: _Layout, frames: bool) -> bool:
+    """Whether one of the policy_kwargs changes nothing, or is minded elsewhere."""
+    match name:
+        case "features_extractor_class":
+            return _class(value) in EXTRACTORS
+        case "features_extractor_kwargs":
+            return value is None or (isinstance(value, dict) and value.keys() <= SIZES)
+        case "share_features_extractor":
+            return value is True or value is False
+        case "normalize_images":
+            return value is True or not frames
+        case "use_expln":
+            return value is False
+        case "squash_output":
+            return value is False or layout.algorithm == "ARS"
+        case "clip_mean":
+            return isinstance(value, int | float) and 0 <= value < 1e9
+        case _:
+            return name.startswith(":") or name in HARMLESS or name in ("activation_fn", "use_sde")
 
 
 def _class(shown: Any) -> str:

@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from potstill.distill.options import name_students
+from potstill.distill.plan import sketch
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError, must_be
 from potstill.learners.dqn import REPORT_EVERY, UPDATES_AT_A_TIME
 from potstill.learners.options import DQNOptions
-from potstill.machine import cores, has_bf16, memory_bytes, prepare_device
+from potstill.machine import cores, learns_in_bf16, memory_bytes, prepare_device
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
-from potstill.policy import Policy
 from potstill.tasks import Task, make_task
 from potstill.train import online
 
@@ -103,17 +101,16 @@ def plan(
     )
     network = NetworkSpec.parse(options.network or default)
     for spec in (network, *map(NetworkSpec.parse, name_students(following.students).values())):
-        with torch.device("meta"):  # refuses a network that can't see the task, and takes no memory
-            Policy.new(spec, "q", first.observation_shape, first.observation_dtype, first.num_actions)
-    students = int(online.MEMORY_HOURS * STEPS_PER_HOUR) * step_bytes(first) if following.students else 0
-    needed = options.memory * len(tasks) * step_bytes(first) + students
+        sketch(spec, first, None)
+    followers = int(online.MEMORY_HOURS * STEPS_PER_HOUR) * step_bytes(first) if following.students else 0
+    needed = options.memory * len(tasks) * step_bytes(first) + followers
     if needed > (there := memory_bytes(options.device)):
-        also = " and the students' play" if students else ""
+        also = " and the students' play" if followers else ""
         raise PotstillError(
             f"--memory {options.memory} steps of {len(tasks)} tasks{also} take {needed / 2**30:.0f} GB, this machine"
             f" has {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
         )
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and first.is_atari and has_bf16(options.device))
+    bf16 = learns_in_bf16(options.precision, options.device, frames=first.is_atari)
     threads = cores(options.threads)
     planned = Plan(options, tasks, network, bf16, threads, eval_every, eval_episodes, episodes, following)
     must_be("at least 1", planned, "eval_every", "eval_episodes", "episodes")

@@ -32,8 +32,7 @@ def score(
         episodes: how many of each.
         apart: how far their seed is from the run's, `CHOOSING` or `REPORTED`.
     """
-    act, epsilon = task.protocol.act, task.protocol.epsilon
-    players = [Player(policy, act, epsilon, episodes) for policy in policies]
+    players = [Player.by_protocol(policy, task, episodes) for policy in policies]
     return (yield from scores(players, task, plan.options.seed + apart, plan.threads))
 
 
