@@ -26,10 +26,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import potstill
 from potstill.cli.show import show_progress
-from potstill.distill.plan import check_plays
 from potstill.evaluate import Player, Score, scores
 from potstill.files import write_json
 from potstill.machine import cores, machine, versions
+from potstill.policies import check_plays
 from potstill.tasks import EpisodeSeeds, Task, make_task
 from potstill.tasks.spec import make_gymnasium_env
 from potstill.teachers import vecnormalize

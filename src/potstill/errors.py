@@ -62,7 +62,7 @@ def must_be(range: str, options: object, *names: str) -> None:
         names: of those.
 
     Raises:
-        PotstillError: one is outside; the message names its flag.
+        PotstillError: one is outside, or above what can be (`MOST`); the message names its flag.
     """
     for name in names:
         value = getattr(options, name)

@@ -1,13 +1,16 @@
-"""Policies of several tasks in one network, and in one file."""
+"""Policies of several tasks in one network and in one file; which task a policy plays."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from potstill import artifact
 from potstill.errors import PotstillError
 from potstill.networks import MultiHead, NetworkSpec, num_parameters
 from potstill.policy import Policy
+from potstill.tasks import Task
 
 MAX_HEADS = 64
 OF_A_HEAD = ("task", "outputs", "num_actions", "actions")
@@ -109,6 +112,51 @@ def of_task(policies: Sequence[Policy], task: str | None, name: str | Path) -> P
             return policy
     known = ", ".join(str(policy.task) for policy in policies)
     raise PotstillError(f"{name} plays {known}: name one of them with --task" + (f", not {task}" if task else ""))
+
+
+def id_of_task(policy: Policy, wanted: str | None, name: object) -> str:
+    """What a policy plays: what the user wants, else what its file says.
+
+    Raises:
+        PotstillError: neither says it.
+    """
+    task_id = wanted or policy.task
+    if task_id is None:
+        raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
+    return task_id
+
+
+def check_plays(policy: Policy, task: Task, name: str) -> None:
+    """Check that a policy fits a task.
+
+    Raises:
+        PotstillError: its observations or actions are others than the task's.
+    """
+    bounds = policy.actions and (policy.actions.low, policy.actions.high)
+    if (policy.actions is None) != (task.bounds is None):
+        kinds = {True: "discrete", False: "continuous"}
+        raise PotstillError(
+            f"{name} has {kinds[policy.actions is None]} actions, {task.id} {kinds[task.bounds is None]} ones: name its"
+            " own task with --task"
+        )
+    if bounds and task.bounds and policy.num_actions == task.num_actions and not np.allclose(bounds, task.bounds):
+        raise PotstillError(
+            f"{name} acts within {bounds}, {task.id} within {task.bounds}: name its own task with --task"
+        )
+    if policy.observation_shape != task.observation_shape or policy.num_actions != task.num_actions:
+        part = policy.num_actions == task.num_actions and len(policy.observation_shape) == 1 == len(
+            task.observation_shape
+        )
+        raise PotstillError(
+            f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
+            f" {task.id} shows {task.observation_shape} and has {task.num_actions}: name its own task with --task"
+            + (", or what it sees of this one with --teacher-sees (evaluate: --sees)" if part else "")
+        )
+    if policy.observation_dtype != task.observation_dtype:
+        raise PotstillError(
+            f"{name} sees {policy.observation_dtype} observations, {task.id} shows {task.observation_dtype}: name its"
+            " own task with --task"
+        )
 
 
 def _read_heads(described: Any) -> list[dict[str, Any]]:

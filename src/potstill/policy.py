@@ -68,7 +68,20 @@ class Policy:
         sees: tuple[tuple[int, int], ...] | None = None,
         **rest: Any,
     ) -> "Policy":
-        """A policy with a freshly initialised network."""
+        """A policy with a freshly initialised network.
+
+        Args:
+            spec: its network.
+            outputs_are: what they mean.
+            observation_shape: of what the task shows.
+            observation_dtype: likewise.
+            num_actions: to choose from; of a Gaussian, its dimensions.
+            sees: where it sees parts of a vector; None: all of it.
+            rest: the dataclass's other fields, as task, provenance, clip and actions.
+
+        Raises:
+            PotstillError: such a network can't see such observations.
+        """
         seen = observation_shape if sees is None else (sum(stop - start for start, stop in sees),)
         network = build(spec, seen, num_actions * (2 if outputs_are == "gaussian" else 1))
         if outputs_are == "gaussian":  # every standard deviation begins at 1
@@ -241,6 +254,12 @@ class Policy:
             epsilon: probability of a uniformly random action instead.
             rng: where chance comes from; needed to repeat a run.
             act: "greedy" for the best action, "sample" to draw from the policy's distribution.
+
+        Returns:
+            (batch,) numbers of actions; or (batch, dimensions) continuous ones, within their bounds.
+
+        Raises:
+            PotstillError: as `outputs` does.
         """
         return self.choose(self.outputs(observations), epsilon, rng or np.random.default_rng(), act)
 
@@ -301,7 +320,11 @@ class Policy:
 
     @classmethod
     def skeleton(cls, description: dict[str, Any]) -> "Policy":
-        """The described policy, without memory for its weights: a header can ask for any size."""
+        """The described policy, without memory for its weights: a header can ask for any size.
+
+        Raises:
+            KeyError, TypeError, ValueError, PotstillError: it describes none.
+        """
         shape, dtype = description["observation"]["shape"], description["observation"]["dtype"]
         if not all(type(side) is int and 0 < side <= 4096 for side in shape) or not 1 <= len(shape) <= 3:
             raise ValueError(f"observation shape {shape}")

@@ -198,7 +198,7 @@ def test_an_export_is_written_and_evaluated_and_its_cost_measured(cartpole_file,
     main(["export", str(cartpole_file), "--verify", "--episodes", "2", "--out", "a.onnx"])
     printed = capsys.readouterr().out
     assert "difference 0.00 [0.00, 0.00], 2 episodes each" in printed
-    assert "on 10,000 states of play 100.00% of the best actions are the same" in printed
+    assert "on 10,000 states of play 100.00 % of the best actions are the same" in printed
     main(["evaluate", "a.onnx", "--episodes", "2", "--json"])
     assert json.loads(capsys.readouterr().out)["policies"][0]["score"]["mean"] == 500.0
     main(["cost", str(cartpole_file), "a.onnx", "--json"])

@@ -276,6 +276,13 @@ def test_nothing_else_is_taken_for_an_environment_of_ones_own(word):
     assert _environment(word) == word
 
 
+def test_a_mistake_is_one_line_where_output_is_closed(executable):
+    command = f"{executable} report {'x' * 300} >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "Traceback" not in done.stderr
+
+
 def test_output_that_is_closed_is_none(executable):
     done = subprocess.run(["sh", "-c", f"{executable} --version >&-"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -90,8 +90,7 @@ def load_players(
     Raises:
         PotstillError: one of them can't be loaded, or can't play so.
     """
-    from potstill.distill.plan import check_plays, id_of_task
-    from potstill.policies import of_task
+    from potstill.policies import check_plays, id_of_task, of_task
     from potstill.tasks import make_task
     from potstill.teachers import load_all
 

@@ -86,6 +86,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _drop_output() -> None:
     """What can't be printed goes nowhere: the interpreter would complain of it at its end."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:

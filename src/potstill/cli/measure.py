@@ -15,7 +15,7 @@ from potstill.cli.learn import demo_options
 from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError, must_be
 from potstill.fit.options import Goal
-from potstill.reproduce.options import ReproduceOptions
+from potstill.reproduce.options import ReproduceOptions, Table
 
 if TYPE_CHECKING:
     from potstill.evaluate import Score
@@ -92,7 +92,7 @@ class Evaluate:
         }
         records: list[dict[str, Any]] = []
         for task, named in by_task.items():
-            players = [Player(policy, self.act, task.protocol.epsilon, self.episodes) for _, policy in named]
+            players = [Player.by_protocol(policy, task, self.episodes) for _, policy in named]
             if self.teacher is not None:
                 players.append(random_player(task, random_episodes(self.episodes)))
             recorded = starts[task]
@@ -230,7 +230,7 @@ class Reproduce:
     Run again with --resume it goes on: finished runs aren't made again.
     """
 
-    table: Annotated[Literal["losses", "compression", "multitask-3", "multitask-10", "online"], tyro.conf.Positional]
+    table: Annotated[Table, tyro.conf.Positional]
     """Which."""
     out: Path
     """The folder of its runs; must be empty, unless --resume."""
@@ -287,10 +287,11 @@ class Bench:
             raise PotstillError("bench: it plays, and takes no --data")
         planned = plan(self.options)
         measured = show_progress(bench(planned, self.rounds))
+        stages = {stage: figures.record() for stage, figures in measured.items()}
         if self.json:
-            print_json(command, planned.threads, **{stage: figures.record() for stage, figures in measured.items()})
+            print_json(command, planned.threads, **stages)
         else:
-            show_bench(measured)
+            show_bench(stages)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from potstill.bench import Measured
 from potstill.files import read_json
 from potstill.machine import cores, machine, versions
 from potstill.progress import Progress
 from potstill.report.read import interval, parameters_of_all, percent
-from potstill.run_directory import student_file
+from potstill.run_directory import SCHEMA, student_file
 from potstill.watch import write
 
 STAGES = {
@@ -63,7 +62,7 @@ def show_progress(progress: Iterator[Progress] | Generator[Progress, None, T]) -
 
 def print_json(command: list[str], threads: int, **said: Any) -> None:
     """One object: what was found, what was typed, and what it depends on."""
-    run = {"schema": 1, "command": command, "versions": versions(), "machine": machine(cores(threads))}
+    run = {"schema": SCHEMA, "command": command, "versions": versions(), "machine": machine(cores(threads))}
     print(json.dumps({**run, **said}))
 
 
@@ -73,11 +72,10 @@ def write_under_bar(pictures: Iterable[Image], out: Path, rate: float) -> None:
         write(bars.track(pictures, total=None, description="filming (pictures)"), out, rate)
 
 
-def show_bench(measured: dict[str, Measured]) -> None:
+def show_bench(stages: dict[str, dict[str, Any]]) -> None:
     """The stages' rates beside their limits."""
     rows: list[Row] = []
-    for stage, figures in measured.items():
-        record = figures.record()
+    for stage, record in stages.items():
         shown = (f"{record[key]:,.0f}" for key in ("rate", "limit"))
         rows.append((stage, *shown, f"{record['fraction']:.2f}", record["unit"]))
     _print_table(_console(), None, ("stage", "rate", "limit", "fraction", "unit"), rows)
@@ -127,7 +125,7 @@ def _print_task(console: Console, result: dict[str, Any], index: int, teacher: d
         (
             f"teacher ({teacher['network']})",
             f"{teacher['parameters']:,}" if teacher["parameters"] else "–",
-            f"{teacher['parameters'] / of_all:.0%}".replace("%", " %") if of_all else "–",
+            f"{100 * teacher['parameters'] / of_all:.0f} %" if of_all else "–",
             interval(score, 1),
             "1",
             "",
@@ -139,10 +137,10 @@ def _print_task(console: Console, result: dict[str, Any], index: int, teacher: d
             (
                 student["name"],
                 f"{student['parameters']:,}",
-                f"{student['parameters'] / of_all:.1%}" if of_all else "–",
+                f"{100 * student['parameters'] / of_all:.1f} %" if of_all else "–",
                 interval(task["score"], 1),
                 interval(task["normalised"], 3),
-                "–" if task["agreement"] is None else f"{task['agreement']:.1%}",
+                "–" if task["agreement"] is None else f"{100 * task['agreement']:.1f} %",
             )
         )
     _print_table(console, f"{teacher['task']}, {played}", headings, rows)
@@ -232,8 +230,8 @@ def show_export(record: dict[str, Any]) -> None:
     """What an export was compared with, and where it is."""
     for task in record["tasks"]:
         print(
-            f"{task['task']}: on {task['observations']:,} states of play {task['same_actions']:.2%} of the best actions"
-            f" are the same, outputs differ by {task['largest_difference']:.1e} of the largest at most"
+            f"{task['task']}: on {task['observations']:,} states of play {100 * task['same_actions']:.2f} % of the best"
+            f" actions are the same, outputs differ by {task['largest_difference']:.1e} of the largest at most"
         )
         if "export" in task:
             scores = (f"{name} {interval(task[name], 2)}" for name in ("policy", "export", "difference"))

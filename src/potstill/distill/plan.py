@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from potstill.distill.options import DistillOptions, name_students
@@ -12,9 +11,10 @@ from potstill.distill.recording import MANIFEST, Recording
 from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until, updates_until
 from potstill.errors import PotstillError
 from potstill.files import sha256
-from potstill.machine import cores, has_bf16, memory_bytes, prepare_device
+from potstill.machine import cores, learns_in_bf16, memory_bytes, prepare_device
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
+from potstill.policies import check_plays, id_of_task
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Protocol, Task, make_task
 from potstill.tasks.starts import Starts
@@ -32,7 +32,7 @@ class Lesson:
     teacher: Policy | None
     """None: learn from recorded play, and score nothing."""
     teacher_record: dict[str, Any]
-    """The teacher's name, sha256, network, parameters and outputs."""
+    """The teacher's name, sha256, network, parameters and outputs; of a Gaussian its actions, too."""
     recording: Recording | None
     temperature: float
     bf16: bool
@@ -188,7 +188,8 @@ def plays_ahead(options: DistillOptions, threads: int) -> bool:
 
 
 def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int, besides: float = 0) -> float:
-    """Hours of play that two thirds of a device's memory hold of each task besides others, ten at most."""
+    """Hours of play that two thirds of a device's memory hold of each task besides others: one at least, which a plan
+    refuses where it doesn't fit, and ten at most."""
     an_hour = STEPS_PER_HOUR * sum(step_bytes(make_task(task)) for task in tasks)
     ahead = plays_ahead(DistillOptions(device=device), cores(threads))
     return min(10.0, max(1.0, memory_bytes(device) * 2 / 3 // an_hour - ahead - besides))
@@ -271,7 +272,6 @@ def _lesson(options: DistillOptions, index: int, teacher: Policy | None, recordi
     outputs_are: Meaning = record["outputs"]
     if options.act == "sample" and outputs_are == "q":
         raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
-    quick = options.precision == "auto" and task.is_atari and has_bf16(options.device)
     scored_from = options.starts != "noop" and teacher is not None
     return Lesson(
         task,
@@ -279,7 +279,7 @@ def _lesson(options: DistillOptions, index: int, teacher: Policy | None, recordi
         record,
         recording,
         temperature=options.temperature or TEMPERATURE[outputs_are],
-        bf16=quick or options.precision == "bf16",
+        bf16=learns_in_bf16(options.precision, options.device, frames=task.is_atari),
         starts=Starts.read(options.starts, task, options.episodes) if scored_from else None,
         size=size,
     )
@@ -305,18 +305,6 @@ def _playing(
     return teacher, task
 
 
-def id_of_task(policy: Policy, wanted: str | None, name: object) -> str:
-    """What a policy plays: what the user wants, else what its file says.
-
-    Raises:
-        PotstillError: neither says it.
-    """
-    task_id = wanted or policy.task
-    if task_id is None:
-        raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
-    return task_id
-
-
 def describe(teacher: Policy) -> dict[str, Any]:
     """What a result says of a teacher, its name, checksum and score apart."""
     record: dict[str, Any] = {
@@ -325,36 +313,3 @@ def describe(teacher: Policy) -> dict[str, Any]:
         "outputs": teacher.outputs_are,
     }
     return record if teacher.actions is None else {**record, "actions": asdict(teacher.actions)}
-
-
-def check_plays(policy: Policy, task: Task, name: str) -> None:
-    """Check that a policy fits a task.
-
-    Raises:
-        PotstillError: its observations or actions are others than the task's.
-    """
-    bounds = policy.actions and (policy.actions.low, policy.actions.high)
-    if (policy.actions is None) != (task.bounds is None):
-        kinds = {True: "discrete", False: "continuous"}
-        raise PotstillError(
-            f"{name} has {kinds[policy.actions is None]} actions, {task.id} {kinds[task.bounds is None]} ones: name its"
-            " own task with --task"
-        )
-    if bounds and task.bounds and policy.num_actions == task.num_actions and not np.allclose(bounds, task.bounds):
-        raise PotstillError(
-            f"{name} acts within {bounds}, {task.id} within {task.bounds}: name its own task with --task"
-        )
-    if policy.observation_shape != task.observation_shape or policy.num_actions != task.num_actions:
-        part = policy.num_actions == task.num_actions and len(policy.observation_shape) == 1 == len(
-            task.observation_shape
-        )
-        raise PotstillError(
-            f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
-            f" {task.id} shows {task.observation_shape} and has {task.num_actions}: name its own task with --task"
-            + (", or what it sees of this one with --teacher-sees (evaluate: --sees)" if part else "")
-        )
-    if policy.observation_dtype != task.observation_dtype:
-        raise PotstillError(
-            f"{name} sees {policy.observation_dtype} observations, {task.id} shows {task.observation_dtype}: name its"
-            " own task with --task"
-        )

@@ -4,7 +4,7 @@ Learning from a recording needs no environment and no teacher: observations and 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -28,7 +28,8 @@ class Recording:
     folder: Path
     task: Task
     teacher: dict[str, Any]
-    """The player's name, sha256, network, parameters and outputs ("q", "logits" or "gaussian")."""
+    """The player's name, sha256, network, parameters and outputs ("q", "logits" or "gaussian"); of a Gaussian its
+    actions, too."""
     envs: int
     play_epsilon: float
     hours: float
@@ -124,8 +125,9 @@ class Recording:
         memory.unseal(path, rows, most=math.ceil(STEPS_PER_HOUR / self.envs))
 
 
-def seal_hour(recording: Recording, memory: Replay, hour: int, first_row: int) -> None:
-    """Write an hour's rows and add them to the recording's list."""
+def seal_hour(recording: Recording, memory: Replay, hour: int, first_row: int, hours: float) -> Recording:
+    """Write an hour's rows; returns the recording with them, which is so many `hours` long then."""
     path = recording.folder / f"play-{hour:04}.npz"
     memory.seal(path, first_row, memory.rows)
-    recording.shards.append({"file": path.name, "rows": memory.rows - first_row, "sha256": sha256(path)})
+    shard = {"file": path.name, "rows": memory.rows - first_row, "sha256": sha256(path)}
+    return replace(recording, shards=[*recording.shards[: hour - 1], shard], hours=hours)

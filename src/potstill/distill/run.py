@@ -203,7 +203,8 @@ def conclude(
         command: what was typed.
     """
     options, scored = plan.options, [of for of in played if of]
-    seconds = sum(of.seconds for of in scored)
+    seconds = {**learnt["seconds"], "evaluate": sum(of.seconds for of in scored)}
+    total = seconds.pop("total") + seconds["evaluate"]
     elsewhere = [of.machine for of in scored if of.machine != learnt["machine"]]
     result = {
         "schema": SCHEMA,
@@ -217,7 +218,7 @@ def conclude(
         "budget": {
             "teacher_steps": rows_until(options.hours, options) * options.envs * len(plan.lessons),
             "updates": learnt["updates"],
-            "seconds": {**learnt["seconds"], "evaluate": seconds, "total": learnt["seconds"]["total"] + seconds},
+            "seconds": {**seconds, "total": total},
         },
     }
     write_json(out / "result.json", result)
@@ -262,14 +263,12 @@ def record(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[
         teacher.to(options.device)
         state = new_state(an_hour)
         go_on(state, out, resume)
-        recording = replace(recording, shards=recording.shards[: state.hours])
         memory = state.memories[0]
         with workers(plan.threads, plan.threads) as pool:
             for hour in range(state.hours + 1, num_hours(options) + 1):
                 first_row = memory.rows
                 yield from play(plan, state, teacher, 0, hour, pool)
-                seal_hour(recording, memory, hour, first_row)
-                recording = replace(recording, hours=min(hour, options.hours))
+                recording = seal_hour(recording, memory, hour, first_row, min(hour, options.hours))
                 recording.write(command)
                 state.hours = hour
                 checkpoint.save(out / "checkpoint", state)

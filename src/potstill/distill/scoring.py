@@ -68,25 +68,34 @@ def score(
     for lesson, players in left:
         found = None
         if players:
-            start = time.perf_counter()
-            returns = [[0.0] * player.episodes for player in players.values()]
-            states, agreed = 0, 0
-            watched = [policies[len(played)] for policies in students.values()]
-            starts = lesson.starts and lesson.starts.starts
-            for tally in evaluate(list(players.values()), lesson.task, options.seed, plan.threads, watched, starts):
-                for player, episode, score in tally.finished:
-                    returns[player][episode] = score
-                done += len(tally.finished)
-                states += tally.states
-                agreed += tally.agreed
-                yield Progress("evaluate", done, total)
-            scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
-            agreed = dict(zip(students, np.asarray(agreed), strict=True))
-            seconds = time.perf_counter() - start
-            found = Played(scores, np.asarray(states), agreed, seconds, machine(plan.threads))
+            watched = {name: policies[len(played)] for name, policies in students.items()}
+            found = yield from _play(plan, lesson, players, watched, done, total)
+            done += sum(player.episodes for player in players.values())
         played.append(found)
         write_json(out / SCORED, [of and of.record() for of in played])
     return played
+
+
+def _play(
+    plan: Plan, lesson: Lesson, players: dict[str, Player], watched: dict[str, Policy], done: int, total: int
+) -> Generator[Progress, None, Played]:
+    """Play a task, of all tasks' `total` episodes so many being `done`; `watched` students are asked about the
+    teacher's states."""
+    start = time.perf_counter()
+    returns = [[0.0] * player.episodes for player in players.values()]
+    states = np.zeros(lesson.task.num_kinds, np.int64)
+    agreed = np.zeros((len(watched), lesson.task.num_kinds), np.int64)
+    seed, starts = plan.options.seed, lesson.starts and lesson.starts.starts
+    for tally in evaluate([*players.values()], lesson.task, seed, plan.threads, [*watched.values()], starts):
+        for player, episode, earned in tally.finished:
+            returns[player][episode] = earned
+        done += len(tally.finished)
+        states += tally.states
+        agreed += tally.agreed
+        yield Progress("evaluate", done, total)
+    scores = {name: Score(tuple(of)) for name, of in zip(players, returns, strict=True)}
+    seconds = time.perf_counter() - start
+    return Played(scores, states, dict(zip(watched, agreed, strict=True)), seconds, machine(plan.threads))
 
 
 def _read(

@@ -41,13 +41,15 @@ class Foreign(nn.Module):
         one_by_one: bool = False,
         thread_safe: bool = False,
     ) -> None:
-        """Args:
-        function: gives outputs, chosen actions as integers (batch,), or continuous actions without their spread.
-        num_outputs: of a policy for the task.
-        half_ranges: of continuous actions; None: they are discrete.
-        num_parameters: where they are no tensors of PyTorch.
-        one_by_one: it takes no more than one observation at a time.
-        thread_safe: several threads may call it at once: a user's own code may keep something between its calls.
+        """What is known of the function.
+
+        Args:
+            function: gives outputs, chosen actions as integers (batch,), or continuous actions without their spread.
+            num_outputs: of a policy for the task.
+            half_ranges: of continuous actions; None: they are discrete.
+            num_parameters: where they are no tensors of PyTorch.
+            one_by_one: it takes no more than one observation at a time.
+            thread_safe: several threads may call it at once: a user's own code may keep something between its calls.
         """
         super().__init__()
         self.function, self.num_outputs, self.half_ranges = function, num_outputs, half_ranges

@@ -121,7 +121,7 @@ def _task(result: dict[str, Any], index: int, run: Path) -> dict[str, Any]:
     teacher = result["teachers"][index]
     students = [{**student, "played": student["tasks"][index]} for student in result["students"]]
     videos = [(student["name"], _video(run, student["played"].get("video"))) for student in students]
-    random = teacher.get("random", result.get("random"))  # where runs before 0.2 wrote it
+    random = teacher.get("random", result.get("random"))  # where earlier commits wrote it
     drawn: list[Markup | None] = []
     if teacher["score"]:
         drawn = [plots.episodes(teacher, students, random)]

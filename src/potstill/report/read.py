@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from potstill.errors import PotstillError
 from potstill.files import read_json
-from potstill.run_directory import as_written
+from potstill.run_directory import SCHEMA, as_written
 
 
 def read_result(run: Path) -> dict[str, Any]:
@@ -23,8 +23,8 @@ def read_result(run: Path) -> dict[str, Any]:
     if not (run / "result.json").exists():
         raise PotstillError(f"{run} has no result.json: it is no run directory, or its run is not finished")
     result = read_json(run / "result.json")
-    if not isinstance(result, dict) or result.get("schema") != 1:
-        raise PotstillError(f"{run / 'result.json'} is not of schema 1, which this potstill reads")
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise PotstillError(f"{run / 'result.json'} is not of schema {SCHEMA}, which this potstill reads")
     return result
 
 

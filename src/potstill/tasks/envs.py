@@ -225,20 +225,23 @@ def make_vector_env(task: Task, num_envs: int, threads: int, **other: Any) -> "V
     if not task.is_atari:
         make_one = _make_with_time if protocol.time_feature else make_gymnasium_env
         return SyncVectorEnv([lambda: make_one(task.id, **other)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
-    height, width = protocol.resolution or (84, 84)
+    assert protocol.resolution is not None
+    assert protocol.max_frames is not None
+    assert protocol.frame_skip is not None
+    height, width = protocol.resolution
     make = partial(
         AtariVectorEnv,
         rom_name(task.id),
         num_envs,
         num_threads=threads,
-        max_num_frames_per_episode=protocol.max_frames or 108_000,
+        max_num_frames_per_episode=protocol.max_frames,
         repeat_action_probability=protocol.sticky or 0.0,
         full_action_space=protocol.actions == "full",
         autoreset_mode=AutoresetMode.NEXT_STEP,
         img_height=height,
         img_width=width,
         stack_num=protocol.stack,
-        frameskip=protocol.frame_skip or 4,
+        frameskip=protocol.frame_skip,
         noop_max=protocol.noop_max or 0,
         use_fire_reset=bool(protocol.fire_reset),
         episodic_life=bool(protocol.life_loss),

@@ -140,7 +140,11 @@ class Task:
         return "uint8" if self.is_atari else "float32"
 
     def under(self, **settings: Any) -> "Task":
-        """The same task with some settings of its protocol changed; its name then ends in "*"."""
+        """The same task with some settings of its protocol changed, those that are None apart.
+
+        The protocol's name then ends in "*", unless only who acts how (`act`) is another. With `time_feature`
+        observations are one number longer.
+        """
         changed = {k: v for k, v in settings.items() if v is not None and v != getattr(self.protocol, k)}
         if not changed:
             return self

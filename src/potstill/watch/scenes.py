@@ -86,7 +86,8 @@ def watch(
 def pace(task: Task) -> tuple[float, int]:
     """Pictures a second at which a task looks as fast as it is, and how many steps there are to each."""
     if task.is_atari:
-        rate = 60 / (task.protocol.frame_skip or 1)
+        assert task.protocol.frame_skip is not None
+        rate = 60 / task.protocol.frame_skip
     else:
         env = make_gymnasium_env(task.id)
         rate = float(env.metadata.get("render_fps") or MAX_RATE)
