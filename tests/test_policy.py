@@ -53,6 +53,12 @@ def test_scaled_frames_are_refused_and_turned_ones_are_not():
     torch.testing.assert_close(policy.outputs(frames[::-1]), policy.outputs(frames).flip(0))
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_observations_that_are_no_numbers_are_refused(cartpole_teacher, odd):
+    with pytest.raises(PotstillError, match="is shown what is no finite number: mend the environment"):
+        cartpole_teacher.outputs(np.array([[0.0, odd, 0.0, 0.0]]))
+
+
 def test_a_policy_is_not_saved_under_a_name_it_would_not_be_read_by(cartpole_teacher, tmp_path):
     with pytest.raises(PotstillError, match=r"policies are \.safetensors files"):
         cartpole_teacher.save(tmp_path / "policy.zip")

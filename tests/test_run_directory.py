@@ -18,6 +18,8 @@ def test_another_commands_run_is_not_gone_on_with(tmp_path):
     open_run(tmp_path, False, ["potstill", "fit", "--out", "x"], {"seed": 0, "keep": 0.95})
     with pytest.raises(PotstillError, match=r"was begun by potstill fit; choose another --out"):
         open_run(tmp_path, True, ["potstill", "distill"], {"seed": 0})
+    with pytest.raises(PotstillError, match=r"was begun by potstill fit; choose another --out"):
+        open_run(tmp_path, True, ["potstill", "record"], {"seed": 0, "keep": 1.0})
 
 
 def test_other_students_are_named_as_they_are_typed(tmp_path):

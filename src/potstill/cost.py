@@ -12,7 +12,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.export.onnx import INPUT, output_names, to_onnx
 from potstill.networks import Foreign
-from potstill.policies import check_plays, count_parameters, of_task
+from potstill.policies import count_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import make_task
@@ -31,17 +31,16 @@ def costs(
     Of a file of several tasks the parameters are all of its; what is computed is the wanted task's, or its first.
 
     Raises:
-        PotstillError: a file can't be loaded, or its policy doesn't fit the wanted task.
+        PotstillError: a file can't be loaded, or there is no such task.
     """
+    if task is not None:
+        make_task(task)
     facts: dict[str, dict[str, Any]] = {}
     functions: dict[tuple[str, str], tuple[Function, np.ndarray]] = {}
     for name in dict.fromkeys(map(str, names)):
         path = find(Path(name))
         policies = load_all(path, task, trust)
-        policy = policies[0]
-        if task is not None:
-            policy = of_task(policies, task, name)
-            check_plays(policy, make_task(task), name)
+        policy = next((policy for policy in policies if policy.task == task), policies[0])
         facts[name] = {"parameters": count_parameters(policies), "macs": macs(policy), "bytes": path.stat().st_size}
         for runtime, function in _runtimes(policy).items():
             functions[name, runtime] = function, examples(policy)

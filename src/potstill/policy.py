@@ -213,8 +213,8 @@ class Policy:
             observations: (batch, *observation_shape), uint8 frames or float32 vectors.
 
         Raises:
-            PotstillError: the observations have another shape, frames are fractions in place of bytes, or a network
-                that isn't ours fails.
+            PotstillError: the observations have another shape, are no finite numbers, or fractions in place of frames'
+                bytes; or a network that isn't ours fails.
         """
         observations = np.asarray(observations)
         if observations.shape[1:] != self.observation_shape:
@@ -224,7 +224,10 @@ class Policy:
             )
         if self.observation_dtype == "uint8" and observations.dtype.kind == "f":  # scaled ones would all be black
             raise PotstillError(f"the policy sees frames as bytes from 0 to 255, not as {observations.dtype}")
-        inputs = torch.as_tensor(np.ascontiguousarray(observations, dtype=self.observation_dtype))
+        given = np.ascontiguousarray(observations, dtype=self.observation_dtype)
+        if not np.isfinite(given).all():  # no network makes anything of them
+            raise PotstillError("the policy is shown what is no finite number: mend the environment")
+        inputs = torch.as_tensor(given)
         try:
             outputs = self.network(inputs.to(self.device)).float().cpu()
         except Exception as error:

@@ -66,7 +66,8 @@ def open_run(
         before: dict[str, Any] = {**begun["run"]}
         begun_by = begun["command"][1:2]
     now = json.loads(json.dumps(record))
-    if before.keys() != now.keys() and begun_by != command[1:2]:
+    commands = {*begun_by, *command[1:2]}
+    if len(commands) > 1 and ("record" in commands or before.keys() != now.keys()):
         raise PotstillError(f"--resume: {out} was begun by potstill {_typed(begun_by)}; choose another --out")
     for key in {**before, **now}:
         if key not in (*may_differ, *(OF_THE_MACHINE if learnt else ())) and before.get(key) != now.get(key):

@@ -305,7 +305,7 @@ def test_a_users_own_code_is_called_by_one_thread_and_a_large_network_of_ours_by
     assert parts == [20, 20, 20]
 
 
-@pytest.mark.parametrize("said", [np.nan, -np.inf])
+@pytest.mark.parametrize("said", [np.nan, np.inf])
 def test_labels_that_are_no_numbers_are_the_teachers_fault_not_the_learning_rates(said):
     def function(seen: np.ndarray) -> np.ndarray:
         return np.where(seen[:, :2] > 1, said, seen[:, :2])
@@ -317,6 +317,17 @@ def test_labels_that_are_no_numbers_are_the_teachers_fault_not_the_learning_rate
         observations[2, 1] = 2.0
         with pytest.raises(PotstillError, match="the teacher says what is no finite number"):
             label(teacher, observations, pool, 1)
+
+
+def test_actions_that_a_teacher_forbids_are_learnt_not_to_be_taken():
+    teacher = Policy.from_callable(lambda seen: np.where([[True, False]], -np.inf, seen[:, :2]), "CartPole-v1")
+    with ThreadPoolExecutor(1) as pool:
+        labels = label(teacher, np.ones((4, 4), np.float32), pool, 1)
+    student = torch.zeros(4, 2, requires_grad=True)
+    loss = kl(student, labels, 0.01).mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(2))
+    assert (student.grad[:, 0] > 0).all()
 
 
 def test_a_student_does_not_begin_as_a_teacher_of_the_same_seed_and_network_did(cartpole_file):

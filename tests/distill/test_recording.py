@@ -139,6 +139,22 @@ def test_an_hour_that_a_kill_left_without_its_checkpoint_is_recorded_again(cartp
         assert (out / name).read_bytes() == (recorded / name).read_bytes()
 
 
+def test_a_recording_may_grow_while_it_is_learnt_from(cartpole_file, tmp_path):
+    planned, data = plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "data"
+    for progress in record(planned, data, False, COMMAND):
+        if progress.stage == "hour" and progress.done == 2:
+            break
+    choice = DistillOptions(("mlp:8",), data=(data,), hours=2.0, updates=40, threads=2)
+    for progress in run(plan(choice), tmp_path / "run", False, COMMAND):
+        if progress.stage == "hour":
+            break
+    for _ in record(planned, data, True, [*COMMAND, "--resume"]):
+        pass
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert (manifest["hours"], manifest["command"]) == (2.5, COMMAND)
+    finish(choice, tmp_path / "run", resume=True)
+
+
 def test_a_recording_is_not_gone_on_with_by_other_play(cartpole_file, recorded):
     with pytest.raises(PotstillError, match="was begun with seed 0, not 1"):
         next(record(plan(DistillOptions((), (cartpole_file,), seed=1, **PLAY)), recorded, True, COMMAND))

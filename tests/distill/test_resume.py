@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from potstill import PotstillError, saved_state
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
-from potstill.distill.run import run
+from potstill.distill.run import read_learnt, run
 from potstill.distill.schedule import rows_until
+from potstill.distill.scoring import score
 from potstill.progress import Progress
 from potstill.report import write_report
 
@@ -307,9 +308,15 @@ def test_a_finished_run_is_scored_anew_on_more_episodes_and_not_on_fewer(cartpol
     result = run_all(learnt, options(cartpole_file, episodes=6), resume=True)
     assert len(result["students"][1]["tasks"][0]["score"]["returns"]) == 6
     assert "cost" in result["students"][1]
+    planned = plan(options(cartpole_file))
+    _, students = read_learnt(planned, planned.students, learnt)
+    for _ in score(planned, students, learnt):  # killed before its result was there
+        pass
+    result = run_all(learnt, options(cartpole_file, episodes=7), resume=True)
+    assert result["teachers"][0]["score"]["episodes"] == 7
     assert run_all(learnt, options(cartpole_file), resume=True) == result, "there are more already"
     (learnt / "learnt.json").unlink()
-    with pytest.raises(PotstillError, match=r"lacks learnt.json to be scored anew by: add --episodes 6"):
+    with pytest.raises(PotstillError, match=r"lacks learnt.json to be scored anew by: add --episodes 7"):
         run_all(learnt, options(cartpole_file, episodes=8), resume=True)
 
 

@@ -96,7 +96,7 @@ def test_every_machine_that_scored_is_named(cartpole_file, stopped):
     assert "threads 7" in write_report(stopped).read_text()
 
 
-@pytest.mark.parametrize("content", ["{", "3", '["a"]', "[{}]", '[{"returns": {"teacher": [0]}}]'])
+@pytest.mark.parametrize("content", ["{", "3", '["a"]', "[{}]", '[{"returns": {"teacher": [0, 0, 0, 0]}}]'])
 def test_a_damaged_file_is_one_line_that_names_the_mend(cartpole_file, stopped, content):
     (stopped / "scored.json").write_text(content)
     with pytest.raises(PotstillError, match=r"; remove .*scored.json, and --resume scores again$") as error:
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_one_line_that_names_the_mend(cartpole_file, stopped, 
         ("states", []),
         ("states", [10**30, 1]),
         ("agreed", {"mlp_8_4": [1, 2, 3]}),
-        ("returns", {"teacher": [3.0], "student mlp_8_4": [3.0] * 4, "random": [3.0] * 4}),
+        ("returns", {"teacher": [3.0] * 4, "student mlp_8_4": [3.0], "random": [3.0] * 4}),
         ("machine", 3),
         ("seconds", None),
     ],

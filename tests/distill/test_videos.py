@@ -45,6 +45,14 @@ def test_each_student_is_filmed_once_beside_its_teacher(cartpole_file, read_film
         assert (facts["size"], facts["fps"], len(pictures)) == ((676, 322), 25, 10)
     assert after == before, "nothing else has changed"
     assert [progress.total for progress in videos.film(planned, tmp_path / "run")] == [0]
+    films = {path: path.stat().st_ino for path in (tmp_path / "run" / "videos").iterdir()}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(before))  # as when it was scored anew
+    for _ in videos.film(planned, tmp_path / "run"):
+        pass
+    assert [student["tasks"][0]["video"] for student in result(tmp_path / "run")["students"]] == [
+        "videos/mlp_8.mp4", "videos/mlp_4.mp4"
+    ]  # fmt: skip
+    assert {path: path.stat().st_ino for path in films} == films, "they are what they were"
 
 
 def test_a_task_each_for_a_student_of_several(cartpole_file, tmp_path):

@@ -154,16 +154,6 @@ def test_an_environment_whose_reward_is_no_number_is_named(monkeypatch, reward):
         envs.step(np.zeros(2, np.int64))
 
 
-@pytest.mark.filterwarnings("ignore:.*The obs")  # Gymnasium's checker, which goes on
-@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_an_environment_that_shows_what_is_no_number_is_named(monkeypatch, odd):
-    envs = Envs(make_task("CartPole-v1"), 2, TRAINING)
-    shown = np.array([0, odd, 0, 0], np.float32)
-    monkeypatch.setattr(CartPoleEnv, "step", lambda self, action: (shown, 1.0, False, False, {}))
-    with pytest.raises(PotstillError, match="CartPole-v1 shows what is no finite number"):
-        envs.step(np.zeros(2, np.int64))
-
-
 def test_an_environment_that_cannot_be_made_is_named(monkeypatch):
     task = make_task("CartPole-v1").under(time_feature=True)
     monkeypatch.setattr("gymnasium.wrappers.TimeAwareObservation", lambda *_, **__: 1 / 0)  # as without a time limit

@@ -51,7 +51,7 @@ class Distill:
     def run(self, command: list[str]) -> None:
         from potstill.cli.show import show_progress, show_result
         from potstill.distill.plan import plan
-        from potstill.distill.run import is_scored, run
+        from potstill.distill.run import run
         from potstill.distill.videos import film
         from potstill.report import write_report
 
@@ -59,12 +59,13 @@ class Distill:
             raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
         planned = plan(self.options)
         _say_other_tasks(planned)
-        finished = is_scored(planned, self.out)
+        result = self.out / "result.json"
+        before = result.read_bytes() if result.exists() else None
         with resumable(command):
             show_progress(
                 chain(run(planned, self.out, self.resume, command), film(planned, self.out) if self.video else ())
             )
-        if finished:
+        if result.read_bytes() == before:
             print(f"{self.out} was finished already", file=sys.stderr)
         page = write_report(self.out)
         show_result(self.out, page)

@@ -27,6 +27,9 @@ from potstill.evaluate import play_threads
 from potstill.machine import arithmetic_threads, own_stream, use_threads, workers
 from potstill.policy import Policy
 
+FORBIDDEN = -1e9
+"""An output so low that its action is never taken, at any temperature."""
+
 
 def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
     """Play and learn from `state` on until the plan's hours are done.
@@ -143,8 +146,10 @@ def label(
 ) -> Float32[Tensor, "envs outputs"]:
     """The teacher's outputs; a large teacher's a part on each thread, a user's own code is called by one at a time.
 
+    Actions that a teacher forbids by -inf are as good as forbidden by `FORBIDDEN`, of which KL can be computed.
+
     Raises:
-        PotstillError: they are no finite numbers.
+        PotstillError: they are no finite numbers else.
     """
     if teacher.thread_safe:
         parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
@@ -152,6 +157,10 @@ def label(
     else:
         with arithmetic_threads(play_threads(teacher, threads)):
             outputs = teacher.outputs(observations)
+    if outputs.isfinite().all():
+        return outputs
+    if teacher.actions is None:
+        outputs = outputs.masked_fill(outputs == -torch.inf, FORBIDDEN)
     if not outputs.isfinite().all():
-        raise PotstillError("the teacher says what is no finite number, which no student can learn: mend its file")
+        raise PotstillError("the teacher says what is no finite number, which no student can learn: mend it")
     return outputs

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from potstill.distill.options import DistillOptions, name_students
-from potstill.distill.recording import MANIFEST, Recording
+from potstill.distill.recording import Recording
 from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until, updates_until
 from potstill.errors import PotstillError
 from potstill.files import sha256
@@ -112,7 +112,7 @@ class Plan:
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": self.threads,
             "teacher_sha256": [lesson.teacher_record["sha256"] for lesson in self.lessons],
-            "data_sha256": [recording and sha256(recording.folder / MANIFEST) for recording in recordings],
+            "data_sha256": [recording and recording.checksum(num_hours(self.options)) for recording in recordings],
             "starts_sha256": [lesson.starts and lesson.starts.sha256 for lesson in self.lessons],
             "protocol": self.protocol.record(),
         }

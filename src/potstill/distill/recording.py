@@ -3,6 +3,8 @@
 Learning from a recording needs no environment and no teacher: observations and labels are in it.
 """
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +58,11 @@ class Recording:
                 "shards": self.shards,
             },
         )
+
+    def checksum(self, hours: int) -> str:
+        """SHA-256 of what is learnt from its first hours: a recording may have grown since."""
+        said = [self.task.id, self.task.protocol.record(), self.teacher, self.envs, self.play_epsilon]
+        return hashlib.sha256(json.dumps([*said, self.shards[:hours]]).encode()).hexdigest()
 
     @classmethod
     def open(cls, folder: Path) -> "Recording":

@@ -19,7 +19,7 @@ from potstill.distill.scoring import SCORED, Played, score
 from potstill.distill.state import LoopProgress, State, new_state
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
-from potstill.machine import machine, versions, workers
+from potstill.machine import arithmetic_threads, machine, versions, workers
 from potstill.policies import save
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -54,7 +54,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    begin(plan, out, resume, command, plan.record(), once_learnt=("episodes",))
+    begin(plan, out, resume, command, plan.record(), may_differ=("episodes",))
     if not is_scored(plan, out):
         if not (out / LEARNT).exists():
             state = new_state(plan)
@@ -76,7 +76,7 @@ def is_scored(plan: Plan, out: Path) -> bool:
         return False
     with as_written(out / "result.json"):
         scores = [teacher["score"] for teacher in read_json(out / "result.json")["teachers"]]
-        fewest = min((score["episodes"] for score in scores if score), default=plan.options.episodes)
+        fewest = min((int(score["episodes"]) for score in scores if score), default=plan.options.episodes)
     if fewest >= plan.options.episodes:
         return True
     if not (out / LEARNT).exists():
@@ -90,16 +90,14 @@ def begin(
     resume: bool,
     command: list[str],
     record: dict[str, Any],
-    once_learnt: tuple[str, ...] = (),
+    may_differ: tuple[str, ...] = (),
 ) -> None:
-    """Begin a run, or check that it is this one that is gone on with; the teachers to their device.
-
-    Once it has learnt, it may be on another machine, and the options named by `once_learnt` may be others.
-    """
+    """Begin a run, or check that it is this one that is gone on with, on any machine once it has learnt; the teachers
+    to their device. The options named by `may_differ` may be others now."""
     learnt = any((out / name).exists() for name in (LEARNT, "result.json"))
     if not learnt:
         check_memory(plan)
-    open_run(out, resume, command, record, (*FILES, *(once_learnt if learnt else ())), learnt=learnt)
+    open_run(out, resume, command, record, (*FILES, *may_differ), learnt=learnt)
     for lesson in plan.lessons:
         if lesson.teacher:
             lesson.teacher.to(plan.options.device)
@@ -162,7 +160,8 @@ def read_learnt(plan: Plan, names: Iterable[str], out: Path) -> tuple[dict[str, 
         PotstillError: one of the files is damaged, with the mend.
     """
     path = out / LEARNT
-    mend = f"copy it again from where it was learnt, or remove {path}, and --resume learns again"
+    also = f" and {out / 'result.json'}" if (out / "result.json").exists() else ""
+    mend = f"copy it again from where it was learnt, or remove {path}{also}, and --resume learns again"
     with restoring(path, mend):
         learnt = read_json(path)
         students = {name: _read_student(out / student_file(name), learnt["students"][name]) for name in names}
@@ -254,6 +253,7 @@ def record(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[
     an_hour = replace(plan, options=replace(options, memory_hours=min(options.hours, 1.0)))
     check_memory(an_hour)
     open_run(out, resume, command, plan.record())
+    begun = read_json(out / "config.json")["command"]
     recording = Recording(out, lesson.task, lesson.teacher_record, options.envs, options.play_epsilon, 0.0, [])
     if (out / MANIFEST).exists():
         recording = Recording.open(out)
@@ -263,13 +263,15 @@ def record(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[
         teacher.to(options.device)
         state = new_state(an_hour)
         go_on(state, out, resume)
+        if len(recording.shards) < state.hours:
+            raise PotstillError(f"{out / MANIFEST} lacks hours that were recorded: record anew in another folder")
         memory = state.memories[0]
-        with workers(plan.threads, plan.threads) as pool:
+        with workers(plan.threads, plan.threads) as pool, arithmetic_threads(1):
             for hour in range(state.hours + 1, num_hours(options) + 1):
                 first_row = memory.rows
                 yield from play(plan, state, teacher, 0, hour, pool)
                 recording = seal_hour(recording, memory, hour, first_row, min(hour, options.hours))
-                recording.write(command)
+                recording.write(begun)
                 state.hours = hour
                 checkpoint.save(out / "checkpoint", state)
                 yield LoopProgress("hour", hour, num_hours(options), hour)

@@ -102,7 +102,7 @@ def _read(
     path: Path, lessons: tuple[Lesson, ...], lists: list[dict[str, Player]], students: list[str]
 ) -> list[Played | None]:
     """What was played of the tasks, in their order, before the run was stopped; until the first that had a teacher then
-    and has none now, or the other way round.
+    and has none now, or the other way round, or was played another number of times.
 
     Raises:
         PotstillError: the file is damaged, with the mend.
@@ -113,6 +113,8 @@ def _read(
     with restoring(path, f"remove {path}, and --resume scores again"):
         for said, lesson, players in zip(read_json(path), lessons, lists, strict=False):
             if (said is None) == bool(players):
+                break
+            if said is not None and len(said["returns"]["teacher"]) != players["teacher"].episodes:
                 break
             played.append(None if said is None else _read_task(said, lesson, players, students))
     return played

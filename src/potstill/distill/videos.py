@@ -46,7 +46,8 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
         number = f"-{index + 1}" if len(policies) > 1 else ""
         path = f"videos/{student['name']}{number}.mp4"
         try:
-            _film(plan.lessons[index], teacher, student["name"], policies[index], plan.options.seed, out / path)
+            if not (out / path).exists():  # it does where a run was scored anew
+                _film(plan.lessons[index], teacher, student["name"], policies[index], plan.options.seed, out / path)
             student["tasks"][index]["video"] = path
             student["tasks"][index].pop("no_video", None)
         except PotstillError as error:

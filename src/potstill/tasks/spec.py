@@ -3,9 +3,10 @@
 import difflib
 import json
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -270,7 +271,8 @@ def make_gymnasium_env(task_id: str, **settings: Any) -> "gymnasium.Env[Any, Any
 
     name, arguments = _arguments(task_id)
     try:
-        with warnings.catch_warnings(), _quiet_mujoco(str(gymnasium.spec(name).entry_point)):
+        quiet_mujoco = _quiet_mujoco(str(gymnasium.spec(name).entry_point))
+        with warnings.catch_warnings(), quiet_mujoco, redirect_stdout(sys.stderr):  # it may greet
             warnings.simplefilter("ignore")  # its advice about ids and dtypes; what matters comes as an error
             env = gymnasium.make(name, **arguments, **settings)
         return FlattenObservation(env) if isinstance(env.observation_space, gymnasium.spaces.Dict) else env

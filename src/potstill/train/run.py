@@ -175,13 +175,13 @@ def _learn(
 
 
 def _is_done(plan: Plan, out: Path) -> bool:
-    """Whether a run was finished, and isn't to be longer now or scored on another number of episodes."""
+    """Whether a run was finished, and isn't to be longer now or scored on more episodes."""
     if not (out / "result.json").exists():
         return False
     with as_written(out / "result.json"):
         result = read_json(out / "result.json")
-        episodes = {score["episodes"] for score in result["best"]["scores"].values()}
-        return result["budget"]["steps"] >= plan.options.steps and episodes == {plan.episodes}
+        episodes = min(score["episodes"] for score in result["best"]["scores"].values())
+        return result["budget"]["steps"] >= plan.options.steps and episodes >= plan.episodes
 
 
 def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
