@@ -6,7 +6,6 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 import shutil
 import sys
 from dataclasses import dataclass, field, fields, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,13 +58,11 @@ class Distill:
             raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
         planned = plan(self.options)
         _say_other_tasks(planned)
-        result = self.out / "result.json"
-        before = result.read_bytes() if result.exists() else None
         with resumable(command):
-            show_progress(
-                chain(run(planned, self.out, self.resume, command), film(planned, self.out) if self.video else ())
-            )
-        if result.read_bytes() == before:
+            finished = show_progress(run(planned, self.out, self.resume, command))
+            if self.video:
+                show_progress(film(planned, self.out))
+        if finished:
             print(f"{self.out} was finished already", file=sys.stderr)
         page = write_report(self.out)
         show_result(self.out, page)

@@ -4,7 +4,7 @@ The students' policy files are in the run directory's `students/`.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ LEARNT = "learnt.json"
 """Is there once learning is over: what it took, and the students' checksums."""
 
 
-def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
-    """Distil, evaluate, write everything to `out`. Complete when the iterator ends.
+def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Generator[Progress, None, bool]:
+    """Distil, evaluate, write everything to `out`. Complete when the generator ends; returns whether it was before.
 
     Args:
         plan: of `plan(options)`.
@@ -55,7 +55,8 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         PotstillError: `out` holds another run, or can't be written.
     """
     begin(plan, out, resume, command, plan.record(), may_differ=("episodes",))
-    if not is_scored(plan, out):
+    finished = is_scored(plan, out)
+    if not finished:
         if not (out / LEARNT).exists():
             state = new_state(plan)
             go_on(state, out, resume)
@@ -64,6 +65,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         played = yield from score(plan, students, out)
         conclude(plan, learnt, results(plan, students, played), played, out, command)
     yield from complete(plan, out)
+    return finished
 
 
 def is_scored(plan: Plan, out: Path) -> bool:
