@@ -225,7 +225,7 @@ class Policy:
         if self.observation_dtype == "uint8" and observations.dtype.kind == "f":  # scaled ones would all be black
             raise PotstillError(f"the policy sees frames as bytes from 0 to 255, not as {observations.dtype}")
         given = np.ascontiguousarray(observations, dtype=self.observation_dtype)
-        if not np.isfinite(given).all():  # no network makes anything of them
+        if given.dtype.kind == "f" and not np.isfinite(given).all():  # no network makes anything of them
             raise PotstillError("the policy is shown what is no finite number: mend the environment")
         inputs = torch.as_tensor(given)
         try:

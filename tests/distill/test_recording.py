@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from potstill import Policy, PotstillError, load
@@ -170,10 +171,12 @@ def test_one_process_at_a_time_records_to_a_folder(cartpole_file, tmp_path, lock
 
 
 def test_an_hour_is_whole_however_many_environments_share_it(cartpole_file, tmp_path):
+    threads = torch.get_num_threads()
     for _ in record(
         plan(DistillOptions((), (cartpole_file,), hours=2.0, envs=7, threads=1)), tmp_path / "data", False, COMMAND
     ):
         pass
+    assert torch.get_num_threads() == threads, "the caller's are as they were"
     shards = json.loads((tmp_path / "data" / "manifest.json").read_text())["shards"]
     assert [shard["rows"] for shard in shards] == [771, 772]
     finish(

@@ -1,3 +1,5 @@
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -111,6 +113,16 @@ def test_continuous_actions_without_bounds_in_earnest_are_refused(monkeypatch, b
             make_task("PotstillReach-v1")
     finally:
         del gymnasium.registry["PotstillReach-v1"]
+
+
+def test_what_an_environment_prints_when_it_is_made_is_not_on_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(Reach, "__init__", lambda self: sys.stdout.write("welcome") and None)
+    gymnasium.register("PotstillReach-v2", Reach, max_episode_steps=5)
+    try:
+        make_task("PotstillReach-v2")
+    finally:
+        del gymnasium.registry["PotstillReach-v2"]
+    assert capsys.readouterr() == ("", "welcome")
 
 
 def test_a_dict_of_vectors_is_seen_as_one_with_parts_by_key(reach):

@@ -341,7 +341,7 @@ def _is_known(name: str, value: Any, layout: _Layout, frames: bool) -> bool:
         case "features_extractor_kwargs":
             return value is None or (isinstance(value, dict) and value.keys() <= SIZES)
         case "share_features_extractor":
-            return value is True or value is False
+            return isinstance(value, bool)
         case "normalize_images":
             return value is True or not frames
         case "use_expln":
