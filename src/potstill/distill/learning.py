@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.chance import Stream
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Plan
 from potstill.distill.schedule import learning_rate, rows_until, updates_until, window
@@ -65,7 +66,7 @@ def cooled(plan: Plan, state: State) -> Generator[LoopProgress, None, dict[str, 
     total = updates_until(options.hours, options, tasks)
     settled = state.updates >= total or options.schedule == "constant"
     count = 0 if settled else round(COOLING * updates_until(1, options, tasks))
-    rng, rows = np.random.default_rng([options.seed, 7, state.hours]), rows_until(state.hours, options)
+    rng, rows = np.random.default_rng([options.seed, Stream.ASIDE, state.hours]), rows_until(state.hours, options)
     rate = learning_rate(state.updates, total, options)
     with workers(len(copies), plan.threads) as pool:
         spread = _spread(plan, copies, pool)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from potstill.actions import read_actions
+from potstill.chance import Stream
 from potstill.cuda_graphs import Graphs
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
@@ -89,10 +90,10 @@ def new_state(plan: Plan) -> State:
     """Environments, empty memories and fresh students, all from the seed."""
     options = plan.options
     rows = max(capacity(options, plan.ahead), plan.protocol.stack)
-    play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
+    play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (Stream.PLAY, Stream.SAMPLE))
     students: list[Student] = []
     for index, (name, spec) in enumerate(plan.students.items()):
-        with drawn_from(options.seed, 8, index):  # not 4: a teacher of the same seed began there
+        with drawn_from(options.seed, Stream.STUDENTS, index):
             policies = [_fresh(spec, plan.losses[name], lesson, plan) for lesson in plan.lessons]
         students.append(_student(name, plan.losses[name], policies, options))
     envs = [

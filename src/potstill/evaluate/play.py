@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.actions import Actions
+from potstill.chance import Stream
 from potstill.errors import PotstillError
 from potstill.machine import arithmetic_threads
 from potstill.networks import Network, NetworkSpec
@@ -101,7 +102,7 @@ def play_episodes(
     envs = Envs(task, num_envs, seed_of, threads, seed_each=starts is not None)
     if starts is None:
         playing = [next(queue) for _ in range(num_envs)]
-    rng = np.random.default_rng([seed, 1, process])
+    rng = np.random.default_rng([seed, Stream.SCORE, process])
     threads_of = [play_threads(player.policy, threads) for player in players]
     earned = np.zeros(num_envs)
     with arithmetic_threads(threads), closing(envs):

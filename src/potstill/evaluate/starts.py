@@ -5,6 +5,7 @@ from contextlib import closing
 
 import numpy as np
 
+from potstill.chance import Stream
 from potstill.evaluate.play import MAX_ENVS, Player
 from potstill.progress import Progress
 from potstill.tasks import Envs, EpisodeSeeds
@@ -27,7 +28,7 @@ def record_starts(player: Player, task: Task, seed: int, threads: int) -> Genera
 
     played: list[list[int]] = [[] for _ in range(num_envs)]
     starts: dict[int, Start] = {}
-    rng = np.random.default_rng([seed, 5])
+    rng = np.random.default_rng([seed, Stream.EXPERT])
     with closing(Envs(task, num_envs, seed_of, threads, seed_each=True)) as envs:
         while len(starts) < player.episodes:
             now = list(playing)
@@ -38,8 +39,9 @@ def record_starts(player: Player, task: Task, seed: int, threads: int) -> Genera
                 episode, history = now[finished.env], played[finished.env]
                 if episode >= 0:
                     # A draw of its own: the same seed gives the same starts, whoever ends first.
-                    drawn = np.random.default_rng([seed, 6, episode]).integers(0, max(1, int(SHARE * len(history))))
-                    starts[episode] = Start(seeds[episode], tuple(history[: int(drawn)]))
+                    draw = np.random.default_rng([seed, Stream.STARTS, episode])
+                    reached = int(draw.integers(0, max(1, int(SHARE * len(history)))))
+                    starts[episode] = Start(seeds[episode], tuple(history[:reached]))
                 played[finished.env] = []
             yield Progress("record", len(starts), player.episodes)
     return [starts[episode] for episode in range(player.episodes)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.chance import Stream
 from potstill.errors import PotstillError
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -49,7 +50,7 @@ class Agreement:
 
 def observe(policy: Policy, task: Task, count: int, seed: int, threads: int) -> Generator[Progress, None, np.ndarray]:
     """Play and collect observations; returns (count, *observation_shape)."""
-    rng = np.random.default_rng([seed, 7])
+    rng = np.random.default_rng([seed, Stream.ASIDE])
     seen = np.empty((-(-count // ENVS), ENVS, *task.observation_shape), task.observation_dtype)
     with closing(Envs(task, ENVS, EpisodeSeeds(seed, "training"), threads)) as envs:
         for row in range(len(seen)):

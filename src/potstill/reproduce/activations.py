@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.chance import Stream
 from potstill.files import write_json
 from potstill.networks import scale
 from potstill.policies import as_one
@@ -53,7 +54,7 @@ def picture(student: Path, out: Path, seed: int, threads: int) -> None:
 def _states(policy: Policy, seed: int, threads: int) -> np.ndarray:
     """(STATES, stack, height, width) of the policy's own play."""
     task = make_task(str(policy.task))
-    rng = np.random.default_rng([seed, 7])
+    rng = np.random.default_rng([seed, Stream.ASIDE])
     taken: list[np.ndarray] = []
     with closing(Envs(task, ENVS, EpisodeSeeds(seed, "evaluation"), threads)) as envs:
         for step in range(1, STATES // ENVS * EVERY + 1):

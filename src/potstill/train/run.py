@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from potstill import policies
+from potstill.chance import Stream
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.learners.dqn import State, dqn, new_state
@@ -223,7 +224,7 @@ def _save_policies(now: list[Policy], curve: list[dict[str, Any]], out: Path) ->
 def fresh_state(plan: Plan) -> State:
     """Where a run begins: weights drawn by its seed, an empty memory, open environments."""
     options = plan.options
-    with drawn_from(options.seed, 4, 0):
+    with drawn_from(options.seed, Stream.LEARNER, 0):
         fresh = [
             Policy.new(
                 plan.network, "q", task.observation_shape, task.observation_dtype, task.num_actions, task=task.id
@@ -231,5 +232,5 @@ def fresh_state(plan: Plan) -> State:
             for task in plan.tasks
         ]
     envs = [Envs(task, options.envs, EpisodeSeeds(options.seed, "training"), plan.threads) for task in plan.tasks]
-    play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (2, 3))
+    play_rng, sample_rng = (np.random.default_rng([options.seed, stream]) for stream in (Stream.PLAY, Stream.SAMPLE))
     return new_state(envs, fresh, options, play_rng, sample_rng)

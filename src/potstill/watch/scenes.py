@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from potstill.chance import Stream
 from potstill.errors import PotstillError, in_a_line
 from potstill.evaluate.play import MAX_ENVS
 from potstill.policy import Policy
@@ -57,7 +58,7 @@ def watch(
     vectors = _make(task)
     try:
         for episode in count():
-            rng = np.random.default_rng([seed, 1, episode])
+            rng = np.random.default_rng([seed, Stream.SCORE, episode])
             start = Start(EpisodeSeeds(seed, "evaluation")(MAX_ENVS * episode, 0), ())
             if starts is not None:
                 start = starts[episode % len(starts)]
