@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+import torch
 
 from potstill import bench
 from potstill.cli.main import main
@@ -32,7 +33,9 @@ def measure(teacher) -> dict[str, bench.Measured]:
 
 def test_json_has_every_stage_with_rate_limit_and_fraction(cartpole_file, capsys):
     flags = ["--teacher", str(cartpole_file), "--student", "mlp:8", "--hours", "0.02", "--rounds", "1", "--json"]
+    threads = torch.get_num_threads()
     main(["bench", *flags])
+    assert torch.get_num_threads() == threads, "the caller's are as they were"
     printed = json.loads(capsys.readouterr().out)
     for stage in ("play", "label", "sample", "learn", "loop"):
         figures = printed[stage]

@@ -6,7 +6,7 @@ bare vector env, a network on a batch that lies ready, a plain copy.
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -21,7 +21,7 @@ from potstill.distill.schedule import rows_until, updates_until
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
 from potstill.evaluate import play_threads
-from potstill.machine import workers
+from potstill.machine import arithmetic_threads, workers
 from potstill.progress import Progress
 from potstill.tasks.envs import make_vector_env
 
@@ -121,7 +121,13 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             bare.step(row)
         return ROWS * options.envs
 
-    with workers(plan.threads, plan.threads) as players, workers(len(state.students), plan.threads) as learners:
+    with (
+        arithmetic_threads(1),
+        closing(state),
+        closing(bare),
+        workers(plan.threads, plan.threads) as players,
+        workers(len(state.students), plan.threads) as learners,
+    ):
         while memory.rows < memory.capacity:
             play_ours()
         resident = torch.as_tensor(envs.observations).to(options.device)
@@ -172,8 +178,6 @@ def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
             "sample": Stage("samples", sample_ours, sample_limit),
             "learn": Stage("samples", learn_ours, learn_limit),
         }
-    envs.close()
-    bare.close()
 
 
 def _rate(work: Callable[[], int]) -> float:
@@ -191,5 +195,5 @@ def timed(plan: Plan) -> tuple[float, State]:
     for _ in distill(plan, state):
         pass
     seconds = time.perf_counter() - start
-    state.envs[0].close()
+    state.close()
     return seconds, state

@@ -23,6 +23,7 @@ from potstill.distill.schedule import learning_rate, updates_until
 from potstill.distill.state import LoopProgress, new_state
 from potstill.learners.options import DQNOptions
 from potstill.losses import kl
+from potstill.machine import arithmetic_threads
 from potstill.networks import NetworkSpec
 from potstill.policies import as_one
 from potstill.report import write_report
@@ -151,7 +152,9 @@ def test_who_plays_on_the_way_has_cooled_down_and_the_run_goes_on_as_if_nobody_h
         next(progress for progress in loop if progress.stage == "hour")
 
     an_hour(looked)
-    copies, again = (returned(cooled(planned, looked)) for _ in range(2))
+    with arithmetic_threads(3):
+        copies, again = (returned(cooled(planned, looked)) for _ in range(2))
+        assert torch.get_num_threads() == 3, "the caller's are as they were"
     batch = looked.memories[0].sample(4096, np.random.default_rng(0))
     for student in looked.students:
         [warm], [cool], [same] = student.policies, copies[student.name], again[student.name]

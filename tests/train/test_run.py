@@ -14,6 +14,7 @@ from potstill import PotstillError
 from potstill.cli.show import STAGES
 from potstill.evaluate import Score
 from potstill.learners.options import DQNOptions
+from potstill.machine import arithmetic_threads
 from potstill.memory import Replay
 from potstill.report import write_report
 from potstill.teachers import load_all
@@ -258,7 +259,9 @@ STUDENTS = ("mlp:8", "mlp:8")
 @pytest.fixture(scope="module")
 def followed(short_hours_throughout: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("followed") / "run"
-    make(out, students=STUDENTS, steps=3000)
+    with arithmetic_threads(3):
+        make(out, students=STUDENTS, steps=3000)
+        assert torch.get_num_threads() == 3, "the caller's are as they were"
     return out
 
 

@@ -17,7 +17,7 @@ from potstill.distill.schedule import learning_rate, rows_until, updates_until, 
 from potstill.distill.state import LoopProgress, State, Student
 from potstill.errors import PotstillError
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
-from potstill.machine import use_threads, workers
+from potstill.machine import arithmetic_threads, use_threads, workers
 from potstill.memory import Replay, Sample
 from potstill.networks import BATCH_NORM_MOMENTUM, scale, set_batch_norm_momentum
 from potstill.policy import Policy
@@ -68,7 +68,7 @@ def cooled(plan: Plan, state: State) -> Generator[LoopProgress, None, dict[str, 
     count = 0 if settled else round(COOLING * updates_until(1, options, tasks))
     rng, rows = np.random.default_rng([options.seed, Stream.ASIDE, state.hours]), rows_until(state.hours, options)
     rate = learning_rate(state.updates, total, options)
-    with workers(len(copies), plan.threads) as pool:
+    with workers(len(copies), plan.threads) as pool, arithmetic_threads(1):
         spread = _spread(plan, copies, pool)
         for done in range(0, count, REPORT_EVERY):
             start = time.perf_counter()

@@ -7,7 +7,7 @@ minibatches. It is a generator: whoever drives it logs, saves, shows progress an
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event
@@ -31,7 +31,7 @@ FORBIDDEN = -1e9
 """An output so low that its action is never taken, at any temperature."""
 
 
-def distill(plan: Plan, state: State) -> Iterator[LoopProgress]:
+def distill(plan: Plan, state: State) -> Generator[LoopProgress, None, None]:
     """Play and learn from `state` on until the plan's hours are done.
 
     Args:

@@ -139,8 +139,7 @@ def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress
                 sync(metrics)
                 checkpoint.save(out / "checkpoint", state)
             yield progress
-    for envs in state.envs:
-        envs.close()
+    state.close()
     state.memories.clear()  # gigabytes that evaluation doesn't need
     for student in state.students:
         save(student.policies, out / student_file(student.name))
@@ -277,5 +276,5 @@ def record(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[
                 state.hours = hour
                 checkpoint.save(out / "checkpoint", state)
                 yield LoopProgress("hour", hour, num_hours(options), hour)
-        state.envs[0].close()
+        state.close()
     shutil.rmtree(out / "checkpoint", ignore_errors=True)

@@ -74,6 +74,11 @@ class State:
         """Seconds of the run so far; those lost with a killed process apart."""
         return time.perf_counter() - self.began
 
+    def close(self) -> None:
+        """End the environments."""
+        for envs in self.envs:
+            envs.close()
+
 
 @dataclass(frozen=True)
 class LoopProgress(Progress):

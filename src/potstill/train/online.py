@@ -5,7 +5,7 @@ and the students learn from it, in the loop that distils finished teachers. `fol
 """
 
 import copy
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Followers:
     plan: Plan
     state: State
     teacher: Policy
-    loop: Iterator[LoopProgress]
+    loop: Generator[LoopProgress, None, None]
 
     def follow(self, best: Policy, check: int) -> Generator[LoopProgress, None, dict[str, Policy]]:
         """Learn an hour from the best policy so far.
@@ -75,6 +75,11 @@ class Followers:
                 yield progress
         copies = yield from cooled(self.plan, self.state)
         return {name: policies[0] for name, policies in copies.items()}
+
+    def close(self) -> None:
+        """End the loop and its environments."""
+        self.loop.close()
+        self.state.close()
 
     def save(self, folder: Path) -> None:
         """Save the point to go on from."""

@@ -8,8 +8,9 @@ runs/<name>/best.safetensors   the policy with the best score on the way, and wh
 import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from potstill.chance import Stream
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.learners.dqn import State, dqn, new_state
-from potstill.machine import machine, versions
+from potstill.machine import arithmetic_threads, machine, versions
 from potstill.networks import drawn_from, num_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -51,6 +52,31 @@ LINE_EVERY = 2_000
 """Steps between two lines of metrics."""
 
 
+@dataclass
+class Run:
+    """A run under way."""
+
+    plan: Plan
+    out: Path
+    state: State
+    followers: online.Followers | None
+    curve: list[dict[str, Any]]
+    """Its scores so far."""
+    started: float
+    """`time.perf_counter()` when it began, had it never been interrupted."""
+
+    @property
+    def seconds(self) -> float:
+        """That it has taken."""
+        return time.perf_counter() - self.started
+
+    def close(self) -> None:
+        """End the environments, and the students' loop."""
+        self.state.close()
+        if self.followers:
+            self.followers.close()
+
+
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
     """Train, score, write everything to `out`. Complete when the iterator ends.
 
@@ -63,65 +89,31 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
-    begun, options = time.perf_counter(), plan.options
+    started = time.perf_counter()
     done = resume and _is_done(plan, out)
     elsewhere = not done and _goes_on_elsewhere(plan, out, resume)
     may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
     open_run(out, resume, command, plan.record(), may_differ, learnt=done)
     if done:
         return
-    state = fresh_state(plan)
-    followers = None
-    if plan.following.students:
-        followers = online.begin(plan.following, state.games[0].policy, options, plan.checks, plan.threads)
-    saved: dict[str, Any] = {"curve": [], "total": 0.0}
-    if resume and (out / FOLDER / checkpoint.STATE).exists():
-        mend = f"remove {out / FOLDER}, and --resume goes on from the portable checkpoint"
-        saved = checkpoint.load(out / FOLDER, state, ANEW if followers else mend)
-        if followers:
-            followers.load(out / FOLDER, ANEW)
-    else:
-        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
-        if elsewhere:
-            saved = checkpoint.load_portable(out / PORTABLE, state, ANEW)
-    curve: list[dict[str, Any]] = saved["curve"]
-    if curve:  # the last may be missing where the run was killed after its checkpoint
-        _save_policies(_policies(plan, state), curve, out)
-    before = saved["total"]
-
-    def check() -> Iterator[Progress]:
-        """Score, let the students learn from the best so far, save it all."""
-        now = _policies(plan, state)
-        curve.append((yield from scoring.point(plan, state.steps, state.updates, now)))
-        if followers:
-            best = now if scoring.ends_in_its_best(curve) else load_all(out / BEST)
-            copies = yield from followers.follow(best[0], len(curve))
-            found = yield from scoring.score(list(copies.values()), plan.tasks[0], plan, plan.eval_episodes, CHOOSING)
-            curve[-1]["students"] = {name: score.record() for name, score in zip(copies, found, strict=True)}
-            for name, policy in copies.items():
-                policy.save(out / student_file(name))
-            followers.save(out / FOLDER)
-        run_so_far = {"curve": curve, "total": before + time.perf_counter() - begun}
-        checkpoint.save(out / FOLDER, state, run_so_far)
-        checkpoint.save_portable(out / PORTABLE, state, run_so_far)
-        _save_policies(now, curve, out)
-
-    yield from _learn(plan, state, curve, check, out)
-    state.close()
-    seconds, updates, steps = state.seconds, state.updates, state.steps
+    with arithmetic_threads(plan.threads), closing(_go_on(plan, out, resume, elsewhere, started)) as going:
+        yield from _learn(going)
+    state, curve, started = going.state, going.curve, going.started
     parameters = num_parameters(state.network)
-    del state, followers  # the memories: gigabytes that evaluation doesn't need
-    best = [policy.to(options.device) for policy in load_all(out / BEST)]
+    budget = {"steps": state.steps, "updates": state.updates, "seconds": state.seconds}
+    del going, state  # the memories: gigabytes that evaluation doesn't need
+    best = [policy.to(plan.options.device) for policy in load_all(out / BEST)]
     found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
         [found[task.id]] = yield from scoring.score([policy], task, plan, plan.episodes, REPORTED)
     followed = yield from scoring.followed(plan, out, curve, found)
+    budget["seconds"]["total"] = time.perf_counter() - started
     write_json(
         out / "result.json",
         {
             "schema": SCHEMA,
             "command": command,
-            "seed": options.seed,
+            "seed": plan.options.seed,
             "versions": versions(),
             "machine": machine(plan.threads),
             "protocol": plan.tasks[0].protocol.record(),
@@ -136,23 +128,38 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             },
             "curve": curve,
             **followed,
-            "budget": {
-                "steps": steps,
-                "updates": updates,
-                "seconds": {**seconds, "total": before + time.perf_counter() - begun},
-            },
+            "budget": budget,
         },
     )
 
 
-def _learn(
-    plan: Plan, state: State, curve: list[dict[str, Any]], check: Callable[[], Iterator[Progress]], out: Path
-) -> Iterator[Progress]:
-    """Play and learn to the end, with metrics; a check, which adds a point to the curve, at each interval's end."""
+def _go_on(plan: Plan, out: Path, resume: bool, elsewhere: bool, started: float) -> Run:
+    """A fresh run, or one where its checkpoint, or `elsewhere` its portable one, was saved."""
+    state, followers = fresh_state(plan), None
+    if plan.following.students:
+        followers = online.begin(plan.following, state.games[0].policy, plan.options, plan.checks, plan.threads)
+    saved: dict[str, Any] = {"curve": [], "total": 0.0}
+    if resume and (out / FOLDER / checkpoint.STATE).exists():
+        mend = f"remove {out / FOLDER}, and --resume goes on from the portable checkpoint"
+        saved = checkpoint.load(out / FOLDER, state, ANEW if followers else mend)
+        if followers:
+            followers.load(out / FOLDER, ANEW)
+    else:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
+        if elsewhere:
+            saved = checkpoint.load_portable(out / PORTABLE, state, ANEW)
+    if saved["curve"]:  # the last may be missing where the run was killed after its checkpoint
+        _save_policies(_policies(plan, state), saved["curve"], out)
+    return Run(plan, out, state, followers, saved["curve"], started - saved["total"])
+
+
+def _learn(run: Run) -> Iterator[Progress]:
+    """Play and learn to the end, with metrics; a check at each interval's end."""
+    plan, state, curve = run.plan, run.state, run.curve
     begun_at = written = state.steps
     with (
-        open_metrics(out, lambda line: line["steps"] <= begun_at) as metrics,
-        tensorboard(out, begun_at + 1) as write_events,
+        open_metrics(run.out, lambda line: line["steps"] <= begun_at) as metrics,
+        tensorboard(run.out, begun_at + 1) as write_events,
     ):
         for progress in dqn(state, plan.options, plan.bf16, plan.threads):
             if progress.stage == "refill":
@@ -170,9 +177,28 @@ def _learn(
             last = curve[-1]["steps"] if curve else 0
             if last // plan.eval_every < state.steps // plan.eval_every < plan.checks:
                 sync(metrics)
-                yield from check()
+                yield from _check(run)
     if not curve or curve[-1]["steps"] < state.steps:
-        yield from check()
+        yield from _check(run)
+
+
+def _check(run: Run) -> Iterator[Progress]:
+    """Score, which adds a point to the curve; let the students learn from the best so far; save it all."""
+    plan, out, state, curve = run.plan, run.out, run.state, run.curve
+    now = _policies(plan, state)
+    curve.append((yield from scoring.point(plan, state.steps, state.updates, now)))
+    if run.followers:
+        best = now if scoring.ends_in_its_best(curve) else load_all(out / BEST)
+        copies = yield from run.followers.follow(best[0], len(curve))
+        found = yield from scoring.score(list(copies.values()), plan.tasks[0], plan, plan.eval_episodes, CHOOSING)
+        curve[-1]["students"] = {name: score.record() for name, score in zip(copies, found, strict=True)}
+        for name, policy in copies.items():
+            policy.save(out / student_file(name))
+        run.followers.save(out / FOLDER)
+    run_so_far = {"curve": curve, "total": run.seconds}
+    checkpoint.save(out / FOLDER, state, run_so_far)
+    checkpoint.save_portable(out / PORTABLE, state, run_so_far)
+    _save_policies(now, curve, out)
 
 
 def _is_done(plan: Plan, out: Path) -> bool:
