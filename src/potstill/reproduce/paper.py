@@ -16,6 +16,12 @@ GAMES = {
 }
 """The paper's ten games, as they are named in ids."""
 
+
+def task_of(game: str) -> str:
+    """The id of its task."""
+    return f"ALE/{game}-v5"
+
+
 Percentages = dict[str, dict[str, float]]
 """Column → game → student's share of its teacher's score."""
 

@@ -25,7 +25,7 @@ from potstill.machine import cores, machine, versions
 from potstill.progress import Progress
 from potstill.reproduce.activations import picture
 from potstill.reproduce.options import ReproduceOptions, Table
-from potstill.reproduce.paper import GAMES, TABLES, paper_mean
+from potstill.reproduce.paper import GAMES, TABLES, paper_mean, task_of
 from potstill.reproduce.teachers import choose, find_teachers
 from potstill.run_directory import SCHEMA, student_file
 from potstill.train import plan as planning
@@ -53,14 +53,18 @@ MOST_HOURS = 10.0
 """Of play remembered (Rusu et al. 2016)."""
 UPDATES = {True: 1600, False: 2500}
 """Updates after each hour, where it is quick and where it is not."""
+ONLINE_UPDATES = {True: 400, False: 2500}
+"""Updates of online students after each score."""
+EVALUATIONS = {True: 4, False: 20}
+"""Scores on the way of a training."""
+EVAL_EPISODES = 10
+"""Of each such score."""
 FEWEST_ENVS, MOST_ENVS = 10, 60
 """Copies of a game."""
 STEPS_OF_A_COPY = 2700
 """What each plays where the hours are few: students lose late games that they never saw (docs/log.md)."""
 LEAST_STEPS = 20_000
 """Of a training: fewer leave no steps between its scores."""
-EVALUATIONS = 20
-"""Scores on the way of a training."""
 
 
 Job = Callable[[Path, bool, list[str]], Iterator[Progress]]
@@ -102,7 +106,7 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
     games, missing = choose(options.games, teachers, of_paper)
     if table in MULTITASK:
         need("the picture of multi-task students", "sklearn", install="potstill[tsne]")
-        fits = distillation.hours_that_fit([f"ALE/{game}-v5" for game in games], options.device, options.threads)
+        fits = distillation.hours_that_fit(list(map(task_of, games)), options.device, options.threads)
         options = replace(options, memory_hours=options.memory_hours or fits)
     if table in MULTITASK and len(games) < 2:
         raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")
@@ -129,7 +133,7 @@ def _distillation(teachers: dict[str, Path], table: Table, seed: int, options: R
     given = DistillOptions(
         STUDENTS[table],
         tuple(teachers.values()),
-        task=tuple(f"ALE/{game}-v5" for game in teachers),
+        task=tuple(map(task_of, teachers)),
         loss=LOSSES[table],
         hours=options.hours,
         memory_hours=options.memory_hours or MOST_HOURS,
@@ -146,8 +150,8 @@ def _distillation(teachers: dict[str, Path], table: Table, seed: int, options: R
 
 
 def _online(game: str, options: ReproduceOptions) -> Job:
-    following = Following(("net1",) * 3, 400 if options.quick else 2500)
-    fits = distillation.hours_that_fit([f"ALE/{game}-v5"], options.device, options.threads, besides=MEMORY_HOURS)
+    following = Following(("net1",) * 3, ONLINE_UPDATES[options.quick])
+    fits = distillation.hours_that_fit([task_of(game)], options.device, options.threads, besides=MEMORY_HOURS)
     options = replace(options, memory_hours=options.memory_hours or fits)
     return _training([game], options.seeds[0], options, following=following)
 
@@ -159,7 +163,7 @@ def _training(
     network: str | None = None,
     following: Following | None = None,
 ) -> Job:
-    tasks = tuple(f"ALE/{game}-v5" for game in games)
+    tasks = tuple(map(task_of, games))
     held = (options.memory_hours or MOST_HOURS) * STEPS_PER_HOUR
     given = DQNOptions(
         steps=options.steps,
@@ -172,8 +176,8 @@ def _training(
         threads=options.threads,
     )
     shortest = math.ceil(planning.shortest_interval(given)) if following else given.envs
-    every = max(options.steps // (4 if options.quick else EVALUATIONS), shortest)
-    planned = planning.plan(given, tasks, every, min(10, options.episodes), options.episodes, following)
+    every = max(options.steps // EVALUATIONS[options.quick], shortest)
+    planned = planning.plan(given, tasks, every, EVAL_EPISODES, options.episodes, following)
     return partial(training.run, planned)
 
 
@@ -248,7 +252,7 @@ def _scores(
     table: Table, game: str, column: str, seed: int, results: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, Score]:
     """The teacher's record, where the run has one, and the student's score."""
-    task = f"ALE/{game}-v5"
+    task = task_of(game)
     if column == "multi-dqn":
         return None, Score(tuple(results[f"multi-dqn-{seed}"]["best"]["scores"][task]["returns"]))
     name = f"distilled-{seed}" if table in MULTITASK else f"{game}-{seed}"
