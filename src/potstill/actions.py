@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from potstill.tasks.spec import Act, are_bounds
+from potstill.choices import Act
+from potstill.tasks.spec import are_bounds
 
 LOG_STD = -20.0, 20.0
 """Beyond these a standard deviation's log is no more than 0 or far outside any bounds."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from potstill import artifact
 from potstill.actions import LOG_STD, Actions, choose, read_actions
+from potstill.choices import Act
 from potstill.errors import PotstillError, named
 from potstill.networks import (
     Foreign,
@@ -26,7 +27,7 @@ from potstill.networks import (
     num_parameters,
 )
 from potstill.tasks import Task, make_task
-from potstill.tasks.spec import MAX_PARTS, Act
+from potstill.tasks.spec import MAX_PARTS
 
 Meaning = Literal["q", "logits", "gaussian"]
 """What the outputs are: action values; the logits of a distribution over actions; or the means, then the logs of the

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
+from potstill.choices import Act
 from potstill.errors import PotstillError
 
 if TYPE_CHECKING:
     from potstill.policy import Policy
     from potstill.tasks import Task
-    from potstill.tasks.spec import Act
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]

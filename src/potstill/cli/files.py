@@ -8,10 +8,11 @@ import sys
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
+from potstill.choices import Act
 from potstill.cli.common import Flat, Several, check_out, load_players, printable
 from potstill.errors import PotstillError, must_be
 from potstill.export.options import ExportOptions
@@ -93,7 +94,7 @@ class Play:
     """Of starts and chance. Episodes are those of evaluation, never those of training."""
     epsilon: float | None = None
     """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
-    act: Literal["greedy", "sample"] = "greedy"
+    act: Act = "greedy"
     """Take the best action, or draw from the policy's distribution."""
     sees: str | None = None
     """What the policies see of longer vectors or of a Dict of them, where their files don't say it: keys or slices,

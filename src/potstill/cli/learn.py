@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from potstill.choices import Act, Device
 from potstill.cli.common import Flat, Several, resumable, say_other_task
 from potstill.distill.options import DistillOptions
 from potstill.errors import PotstillError
@@ -116,7 +117,7 @@ class Demo:
     """Of everything."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where networks are computed."""
 
     def run(self, command: list[str]) -> None:
@@ -180,11 +181,11 @@ class Record:
     """Copies of the task played in step."""
     play_epsilon: float = 0.05
     """Probability of a random action."""
-    act: Literal["greedy", "sample"] = "greedy"
+    act: Act = "greedy"
     """Take the best action, or draw from the teacher's distribution."""
     seed: int = 0
     """Of everything."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where the network is computed."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""

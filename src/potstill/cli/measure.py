@@ -6,10 +6,11 @@ PyTorch is imported only when a command runs, so that `--help` answers at once.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from potstill.choices import Act, Device
 from potstill.cli.common import Flat, Several, check_out, load_players, resumable
 from potstill.cli.learn import demo_options
 from potstill.distill.options import DistillOptions
@@ -51,7 +52,7 @@ class Evaluate:
     play, from recorded starts; or a file that `potstill starts` recorded, or a folder of them."""
     epsilon: float | None = None
     """Probability of a random action; default: 0.05 on Atari, 0 elsewhere."""
-    act: Literal["greedy", "sample"] = "greedy"
+    act: Act = "greedy"
     """Take the best action, or draw from the policy's distribution."""
     teacher: Path | None = None
     """Whom to compare them with: it plays as many episodes, and chance a quarter of them, ten at least or as many."""
@@ -64,7 +65,7 @@ class Evaluate:
     starts, unless --starts names some."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where the network is computed."""
     json: bool = False
     """Print one JSON object instead of lines."""
@@ -178,7 +179,7 @@ class Starts:
     """How many starts."""
     epsilon: float = 0.05
     """Probability of a random action."""
-    act: Literal["greedy", "sample"] = "greedy"
+    act: Act = "greedy"
     """Take the best action, or draw from the expert's distribution."""
     sees: str | None = None
     """What the expert sees of longer vectors or of a Dict of them, where its file doesn't say it: keys or slices, as in

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from potstill.choices import Act, Device, Loss, Precision
 from potstill.errors import PotstillError, must_be
 
 MAX_NAME = 200
@@ -36,7 +37,7 @@ class DistillOptions:
     """What the students see, likewise. By default both see everything."""
     trust: bool = False
     """The teacher may be a program (TorchScript, torch.export), and is run: only for files of people you trust."""
-    loss: tuple[Literal["kl", "nll", "mse"], ...] = ("kl",)
+    loss: tuple[Loss, ...] = ("kl",)
     """kl: match the sharpened distribution; nll: the teacher's best action; mse: its outputs. One, or one for each
     student in their order, as in --student net3 net3 --loss kl nll."""
     temperature: float | None = None
@@ -64,7 +65,7 @@ class DistillOptions:
     """Copies of a task played in step."""
     play_epsilon: float = 0.05
     """Probability of a random action while the teacher plays for its students."""
-    act: Literal["greedy", "sample"] = "greedy"
+    act: Act = "greedy"
     """Whether policies take their best action or draw from their distribution, in play and in evaluation."""
     memory_hours: float = 10.0
     """Hours of play held in memory, of each task."""
@@ -76,9 +77,9 @@ class DistillOptions:
     of them."""
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the students' updates and of labels that are logits. auto: bf16 for CNNs on hardware with it."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where networks are computed and play is remembered."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""

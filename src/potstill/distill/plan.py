@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from potstill.choices import Device
 from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.recording import Recording
 from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until, updates_until
@@ -16,7 +17,7 @@ from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
 from potstill.policies import check_plays, id_of_task
 from potstill.policy import TEMPERATURE, Meaning, Policy
-from potstill.tasks import Protocol, Task, make_task
+from potstill.tasks import Protocol, Task, check_share_a_trunk, make_task
 from potstill.tasks.starts import Starts
 from potstill.teachers import find, load
 
@@ -138,12 +139,7 @@ def plan(options: DistillOptions, *teachers: Policy, may_play_ahead: bool = True
     if len({lesson.task.id for lesson in lessons}) < len(lessons):
         raise PotstillError("two teachers of one task: a student has a head a task; distil them one by one")
     first = lessons[0].task
-    for task in (lesson.task for lesson in lessons[1:]):
-        if (task.observation_shape, task.protocol) != (first.observation_shape, first.protocol):
-            raise PotstillError(
-                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that"
-                " share a trunk show the same and are played by the same protocol"
-            )
+    check_share_a_trunk([lesson.task for lesson in lessons])
     if options.batch_norm and options.batch < 2 * len(lessons):
         raise PotstillError(f"--batch {options.batch}: batch normalisation needs two samples of each task")
     students = _specs(options.student, options.loss)
@@ -187,7 +183,7 @@ def plays_ahead(options: DistillOptions, threads: int) -> bool:
     return options.student_share == 0 and (options.device == "cuda" or threads >= THREADS_TO_PLAY_AHEAD)
 
 
-def hours_that_fit(tasks: Sequence[str], device: Literal["cpu", "cuda"], threads: int, besides: float = 0) -> float:
+def hours_that_fit(tasks: Sequence[str], device: Device, threads: int, besides: float = 0) -> float:
     """Hours of play that two thirds of a device's memory hold of each task besides others: one at least, which a plan
     refuses where it doesn't fit, and ten at most."""
     an_hour = STEPS_PER_HOUR * sum(step_bytes(make_task(task)) for task in tasks)

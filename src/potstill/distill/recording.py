@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from potstill.actions import read_actions
+from potstill.choices import Act
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.memory import Replay
 from potstill.policy import TEMPERATURE
 from potstill.tasks import Protocol, Task
-from potstill.tasks.spec import Act
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

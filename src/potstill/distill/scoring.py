@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from potstill.choices import Act
 from potstill.distill.options import DistillOptions
 from potstill.distill.plan import Lesson, Plan
 from potstill.evaluate import Player, Score, evaluate, random_episodes, random_player
@@ -16,7 +17,6 @@ from potstill.machine import machine
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.saved_state import restoring
-from potstill.tasks.spec import Act
 
 SCORED = "scored.json"
 """What was played so far, a task after the other; there is none once there is a result."""

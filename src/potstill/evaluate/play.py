@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from potstill.actions import Actions
 from potstill.chance import Stream
+from potstill.choices import Act
 from potstill.errors import PotstillError
 from potstill.machine import arithmetic_threads
 from potstill.networks import Network, NetworkSpec
 from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, Task
-from potstill.tasks.spec import Act
 from potstill.tasks.starts import Start
 
 MAX_ENVS = 16

@@ -1,8 +1,9 @@
 """Everything that decides what DQN learns."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
+from potstill.choices import Device, Precision
 from potstill.errors import PotstillError, must_be
 
 
@@ -48,9 +49,9 @@ class DQNOptions:
     tenth where ε is 0.02."""
     seed: int = 0
     """Of everything: the same seed, machine and threads give the same weights."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of updates and of play. auto: bf16 for CNNs on hardware with it."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where networks and the memory are."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""

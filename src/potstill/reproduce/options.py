@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from potstill.choices import Device
 from potstill.errors import PotstillError, must_be
 
 LEAST_MEMORY_HOURS = 0.1
@@ -33,7 +34,7 @@ class ReproduceOptions:
     quick: bool = False
     """A smaller version in minutes: a quarter of an hour of play, 400 updates a game (online: after each of four
     scores), 20,000 steps, 20 episodes, one seed. Its numbers show that it works, no more."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where networks are computed."""
     threads: int = 0
     """Threads for emulators and arithmetic; 0: one a core."""

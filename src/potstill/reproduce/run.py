@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from potstill.choices import Loss
 from potstill.distill import plan as distillation
 from potstill.distill import run as distilling
 from potstill.distill.options import DistillOptions
@@ -43,7 +44,7 @@ STUDENTS: dict[Table, tuple[str, ...]] = {
     "multitask-10": ("kl=multitask-10",),
 }
 """Named as the table's columns are; all learn from the same play."""
-LOSSES: dict[Table, tuple[Literal["kl", "nll", "mse"], ...]] = {
+LOSSES: dict[Table, tuple[Loss, ...]] = {
     "losses": ("mse", "nll", "kl"),
     "compression": ("kl",),
     "multitask-3": ("nll", "kl"),

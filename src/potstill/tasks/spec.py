@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -13,13 +13,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+from potstill.choices import Act
 from potstill.errors import PotstillError, in_a_line
 
 # ale-py and Gymnasium are imported only when something is played: learning from recorded play needs neither.
 if TYPE_CHECKING:
     import gymnasium
 
-Act = Literal["greedy", "sample"]
 MAX_PARTS = 64
 """Of a vector that a policy sees."""
 MAX_ACTION = 1e6
@@ -321,6 +321,21 @@ def _gymnasium_task(task_id: str) -> Task:
         f"task {task_id!r} has actions {actions}; discrete ones from 0 and vectors bounded by numbers up to"
         f" {MAX_ACTION:,.0f} are played so far"
     )
+
+
+def check_share_a_trunk(tasks: Sequence[Task]) -> None:
+    """Check that one network can play several tasks, each with a head of its own.
+
+    Raises:
+        PotstillError: it can't see both of two, or they are played by different protocols.
+    """
+    first, *more = tasks
+    for task in more:
+        if (task.observation_shape, task.protocol) != (first.observation_shape, first.protocol):
+            raise PotstillError(
+                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that share a"
+                " trunk show the same and are played by the same protocol"
+            )
 
 
 def are_bounds(low: Iterable[float], high: Iterable[float]) -> bool:

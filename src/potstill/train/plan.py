@@ -12,7 +12,7 @@ from potstill.learners.options import DQNOptions
 from potstill.machine import cores, learns_in_bf16, memory_bytes, prepare_device
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
-from potstill.tasks import Task, make_task
+from potstill.tasks import Task, check_share_a_trunk, make_task
 from potstill.train import online
 
 
@@ -91,11 +91,7 @@ def plan(
     for task in tasks:
         if task.bounds is not None:
             raise PotstillError(f"{task.id} has continuous actions, DQN chooses from discrete ones")
-        if task.observation_shape != first.observation_shape:
-            raise PotstillError(
-                f"{first.id} shows {first.observation_shape}, {task.id} {task.observation_shape}: tasks that share a"
-                " trunk show the same"
-            )
+    check_share_a_trunk(tasks)
     default = (
         ("dqn" if len(tasks) == 1 else f"multitask-{3 if len(tasks) <= 3 else 10}") if first.is_atari else "mlp:64-64"
     )
