@@ -71,12 +71,11 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
         raise
     if artifact.KEY in metadata:
         return policies.load(path, metadata, shapes)
-    return [state_dict.load(path, metadata, shapes, artifact.read_tensors(path))]
+    return [state_dict.load(path, metadata, artifact.read_tensors(path))]
 
 
 def _load_torch(path: Path) -> Policy:
-    tensors = read_state_dict(path, "the file", read_bytes(path, MAX_WEIGHTS))
-    return state_dict.load(path, {}, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors)
+    return state_dict.load(path, {}, read_state_dict(path, "the file", read_bytes(path, MAX_WEIGHTS)))
 
 
 def _load_zip(path: Path, task: str | None, trust: bool) -> Policy:

@@ -13,8 +13,6 @@ from potstill.networks import NetworkSpec
 from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
 
-Shapes = dict[str, tuple[int, ...]]
-
 
 def layers(prefix: str, names: Iterable[str]) -> list[str]:
     """The layers `prefix.0`, `prefix.2`, … among tensor names, in the order they are run."""
@@ -24,7 +22,7 @@ def layers(prefix: str, names: Iterable[str]) -> list[str]:
 
 def to_policy(
     path: Path,
-    shapes: Shapes,
+    tensors: dict[str, Tensor],
     chain: list[str],
     outputs_are: Meaning,
     activation: Activation,
@@ -32,12 +30,12 @@ def to_policy(
     provenance: dict[str, object],
     biasless: bool = False,
     actions: Actions | None = None,
-) -> tuple[Policy, dict[str, str]]:
-    """A policy without weights for a chain of layers, and our name for each of their tensors.
+) -> Policy:
+    """The policy that a chain of layers is.
 
     Args:
         path: the file, for messages.
-        shapes: each tensor's shape, by its name in the file.
+        tensors: by their names in the file.
         chain: the layers from observation to outputs; the last is the head.
         outputs_are: what the outputs mean.
         activation: between the layers.
@@ -49,6 +47,7 @@ def to_policy(
     Raises:
         PotstillError: the chain isn't a network of ours.
     """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     weights = [shapes.get(f"{layer}.weight", ()) for layer in chain]
     convs = [shape for shape in weights if len(shape) == 4]
     linear = [shape for shape in weights if len(shape) == 2]
@@ -86,14 +85,8 @@ def to_policy(
             continue
         if shapes.get(theirs) != expected[our]:
             raise PotstillError(f"{path}: tensor {theirs} is {shapes.get(theirs, 'missing')}, expected {expected[our]}")
-    return policy, names
-
-
-def fill(policy: Policy, names: dict[str, str], tensors: dict[str, Tensor]) -> Policy:
-    """Give the policy its weights; a tensor that is missing is 0."""
-    sizes = {name: tensor.shape for name, tensor in policy.network.state_dict().items()}
     state = {
-        our: tensors[theirs].to(torch.float32).contiguous() if theirs in tensors else torch.zeros(sizes[our])
+        our: tensors[theirs].to(torch.float32).contiguous() if theirs in tensors else torch.zeros(expected[our])
         for theirs, our in names.items()
     }
     policy.network.load_state_dict(state, assign=True)

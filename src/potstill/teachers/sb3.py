@@ -92,11 +92,10 @@ def load(path: Path) -> Policy:
     gsde = actions is not None and tensors.get(layout.log_std, torch.empty(0)).ndim == 2
     if actions is not None:
         tensors = _with_gaussian_head(path, tensors, layout, len(actions.low))
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    body = (layer for name in layout.bodies for layer in rename.layers(name, shapes) if layer != layout.head)
+    body = (layer for name in layout.bodies for layer in rename.layers(name, tensors) if layer != layout.head)
     chain = [
-        *rename.layers(f"{layout.extractor}.cnn", shapes),
-        *rename.layers(f"{layout.extractor}.linear", shapes),
+        *rename.layers(f"{layout.extractor}.cnn", tensors),
+        *rename.layers(f"{layout.extractor}.linear", tensors),
         *body,
         GAUSSIAN_HEAD if actions else layout.head,
     ]
@@ -111,10 +110,9 @@ def load(path: Path) -> Policy:
         provenance["time_feature"] = True
     task = task_in_name(path, provenance)
     outputs_are: Meaning = layout.outputs_are if actions is None else "gaussian"
-    policy, names = rename.to_policy(
-        path, shapes, chain, outputs_are, activation, task, provenance, layout.algorithm == "ARS", actions
+    policy = rename.to_policy(
+        path, tensors, chain, outputs_are, activation, task, provenance, layout.algorithm == "ARS", actions
     )
-    policy = rename.fill(policy, names, tensors)
     if gsde:
         _give_gsde_head(path, policy, tensors[layout.log_std], layout, kwargs)
     return _normalised(path, policy)

@@ -1,5 +1,6 @@
 """Bare state dicts, told apart by their tensors' names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,56 +25,52 @@ class _Layout:
     chain: list[str]
 
 
-def load(path: Path, metadata: dict[str, str], shapes: rename.Shapes, tensors: dict[str, Tensor]) -> Policy:
+def load(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Policy:
     """The policy of a state dict.
 
     Args:
         path: the file, for its name.
         metadata: of its header, where it has one.
-        shapes: of its tensors.
-        tensors: all of them.
+        tensors: its.
 
     Raises:
         PotstillError: its names belong to no layout known here.
     """
-    layout = _layout(path, shapes)
+    layout = _layout(path, tensors)
     kept = {k: v for k, v in metadata.items() if len(k) + len(v) < 1000}
     provenance: dict[str, object] = {"format": layout.name, **({"metadata": kept} if kept else {})}
     said = NAME.match(metadata.get("env", ""))  # `PongNoFrameskip-v4 (…)`
     task = todays_id(said[1]) if said else task_in_name(path, provenance)
-    policy, names = rename.to_policy(
-        path, shapes, layout.chain, layout.outputs_are, layout.activation, task, provenance
-    )
-    return rename.fill(policy, names, tensors)
+    return rename.to_policy(path, tensors, layout.chain, layout.outputs_are, layout.activation, task, provenance)
 
 
-def _layout(path: Path, shapes: rename.Shapes) -> _Layout:
+def _layout(path: Path, names: Collection[str]) -> _Layout:
     def only(*prefixes: str) -> bool:  # another part of a network may come before those that are known
-        return all(name.startswith(prefixes) for name in shapes)
+        return all(name.startswith(prefixes) for name in names)
 
-    if "dist.linear.weight" in shapes and "base.critic_linear.weight" in shapes:
+    if "dist.linear.weight" in names and "base.critic_linear.weight" in names:
         known = ("base.main.", "base.actor.", "base.critic.", "base.critic_linear.", "dist.linear.")
         if not only(*known):  # a recurrent one's memory
-            other = next(name for name in sorted(shapes) if not name.startswith(known))
+            other = next(name for name in sorted(names) if not name.startswith(known))
             raise PotstillError(f"{path}: pytorch-a2c-ppo-acktr's with {other[:60]}, which is not known here")
-        body = rename.layers("base.main", shapes) or rename.layers("base.actor", shapes)
+        body = rename.layers("base.main", names) or rename.layers("base.actor", names)
         return _Layout("pytorch-a2c-ppo-acktr", "logits", "tanh", [*body, "dist.linear"])
     for prefix in ("", "q_net."):  # of its q_net, of its whole policy
-        head, extractor = rename.layers(f"{prefix}q_net", shapes), f"{prefix}features_extractor"
+        head, extractor = rename.layers(f"{prefix}q_net", names), f"{prefix}features_extractor"
         if head and only(f"{prefix}q_net.", f"{extractor}.cnn.", f"{extractor}.linear.", "q_net_target."):
-            body = [*rename.layers(f"{extractor}.cnn", shapes), *rename.layers(f"{extractor}.linear", shapes)]
+            body = [*rename.layers(f"{extractor}.cnn", names), *rename.layers(f"{extractor}.linear", names)]
             return _Layout("stable-baselines3 DQN state dict", "q", "relu", [*body, *head])
-    body = rename.layers("network", shapes)
-    if "actor.weight" in shapes and body and only(*(f"{layer}." for layer in body), "actor.", "critic."):
+    body = rename.layers("network", names)
+    if "actor.weight" in names and body and only(*(f"{layer}." for layer in body), "actor.", "critic."):
         return _Layout("cleanrl PPO on Atari", "logits", "relu", [*body, "actor"])
-    if "critic.0.weight" in shapes and (chain := rename.layers("actor", shapes)) and only("actor.", "critic."):
+    if "critic.0.weight" in names and (chain := rename.layers("actor", names)) and only("actor.", "critic."):
         return _Layout("cleanrl PPO", "logits", "tanh", chain)
     for name in SEQUENCES:
-        chain = rename.layers(name, shapes)
+        chain = rename.layers(name, names)
         of_it = {f"{layer}.{kind}" for layer in chain for kind in ("weight", "bias")}
-        if chain and of_it == shapes.keys():
+        if chain and of_it == set(names):
             return _Layout("a chain of layers, taken for a DQN", "q", "relu", chain)
-    known = ", ".join(sorted(shapes)[:3])
+    known = ", ".join(sorted(names)[:3])
     raise PotstillError(
         f"{path}: a state dict of no known layout (tensors {known[:200]}, …); known: pytorch-a2c-ppo-acktr, CleanRL's"
         " DQN and discrete PPO, Stable-Baselines3's DQN, a DQN's chain of layers called network or net"
