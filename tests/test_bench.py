@@ -59,3 +59,16 @@ def test_the_loops_limit_is_the_sum_of_its_stages(cartpole_file):
         limit = {stage: figures.limits[number] for stage, figures in measured.items()}
         seconds = steps / limit["play"] + steps / limit["label"] + samples / limit["learn"]
         assert limit["loop"] == pytest.approx(steps / seconds, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--student"], "--student: name at least one network"),
+        (["--student", "mlp:8", "--driver", "student"], "bench: the teacher plays throughout; leave out --driver"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(cartpole_file, capsys, flags, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--teacher", str(cartpole_file), *flags])
+    assert message in capsys.readouterr().err

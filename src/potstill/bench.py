@@ -16,7 +16,7 @@ import torch
 
 from potstill.distill.learning import REPORT_EVERY, learn, threads_inside, update, update_as_graph
 from potstill.distill.loop import distill, label
-from potstill.distill.plan import Plan, check_memory
+from potstill.distill.plan import Plan, check_memory, check_students
 from potstill.distill.schedule import rows_until, updates_until
 from potstill.distill.state import State, new_state
 from potstill.errors import PotstillError
@@ -94,6 +94,7 @@ def bench(plan: Plan, rounds: int) -> Generator[Progress, None, dict[str, Measur
 @contextmanager
 def stages(plan: Plan) -> Iterator[dict[str, Stage]]:
     """The stages of a plan's loop, ready to be called."""
+    check_students(plan)
     options, [lesson, *more] = plan.options, plan.lessons
     task, teacher = lesson.task, lesson.labeller
     if more or teacher is None or lesson.recording:
@@ -190,10 +191,8 @@ def _rate(work: Callable[[], int]) -> float:
 
 def timed(plan: Plan) -> tuple[float, State]:
     """A distillation of one task from its beginning to its end: seconds, and what became of it."""
-    state = new_state(plan)
-    start = time.perf_counter()
-    for _ in distill(plan, state):
-        pass
-    seconds = time.perf_counter() - start
-    state.close()
-    return seconds, state
+    with closing(new_state(plan)) as state:
+        start = time.perf_counter()
+        for _ in distill(plan, state):
+            pass
+        return time.perf_counter() - start, state

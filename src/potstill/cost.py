@@ -12,7 +12,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.export.onnx import INPUT, output_names, to_onnx
 from potstill.networks import Foreign
-from potstill.policies import count_parameters
+from potstill.policies import count_parameters, of_task
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import make_task
@@ -40,7 +40,7 @@ def costs(
     for name in dict.fromkeys(map(str, names)):
         path = find(Path(name))
         policies = load_all(path, task, trust)
-        policy = next((policy for policy in policies if policy.task == task), policies[0])
+        policy = policies[0] if task is None else of_task(policies, task, name)
         facts[name] = {"parameters": count_parameters(policies), "macs": macs(policy), "bytes": path.stat().st_size}
         for runtime, function in _runtimes(policy).items():
             functions[name, runtime] = function, examples(policy)
@@ -53,9 +53,12 @@ def costs(
 
 def _runtimes(policy: Policy) -> dict[str, Function]:
     """How a policy can be computed."""
-    if isinstance(policy.network, Foreign) and isinstance(policy.network.function, Session):
-        session = policy.network.function
-        return {"onnxruntime": _runs(session.session, session.output, session.input_name, session.dtype)}
+    if isinstance(policy.network, Foreign):
+        function = policy.network.function
+        if isinstance(function, Session) and not policy.network.one_by_one:
+            return {"onnxruntime": _runs(function.session, function.output, function.input_name, function.dtype)}
+        in_onnx = any(isinstance(part, Session) for part in function.modules())
+        return {"onnxruntime" if in_onnx else "pytorch": policy.outputs}
     runtimes: dict[str, Function] = {"pytorch": policy.outputs}
     if policy.is_ours and all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
         import onnxruntime

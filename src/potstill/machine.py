@@ -1,10 +1,11 @@
 """The machine: what it can do, and what a result says of it."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -114,6 +115,13 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
+
+
+def made_on(machines: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A result's part about the machines that worked on it, the first one first."""
+    first, *others = dict.fromkeys(json.dumps(each) for each in machines)
+    also = {"also_on": [json.loads(each) for each in others]} if others else {}
+    return {"machine": json.loads(first), **also}
 
 
 def _processor() -> str:

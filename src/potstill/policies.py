@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from potstill import artifact
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.networks import MultiHead, NetworkSpec, num_parameters
 from potstill.policy import Policy
 from potstill.tasks import Task
@@ -126,6 +126,11 @@ def id_of_task(policy: Policy, wanted: str | None, name: object) -> str:
     return task_id
 
 
+def sees_time(policy: Policy, task: Task) -> bool | None:
+    """Whether a policy whose last input is like RL Zoo's time sees it beside all that a task shows."""
+    return policy.time_feature if policy.observation_shape != task.observation_shape else None
+
+
 def check_plays(policy: Policy, task: Task, name: str) -> None:
     """Check that a policy fits a task.
 
@@ -151,6 +156,13 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
             f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
             f" {task.id} shows {task.observation_shape} and has {task.num_actions}: name its own task with --task"
             + (", or what it sees of this one with --teacher-sees (evaluate: --sees)" if part else "")
+        )
+    keys, shown = policy.provenance.get("keys"), [key for key, *_ in task.keys]
+    if policy.sees is None and shown and isinstance(keys, list) and keys != shown:
+        seen = ",".join(map(str, keys))
+        raise PotstillError(
+            f"{name} sees {in_a_line(seen, 100)} in this order, {task.id} shows {','.join(shown)}: add --teacher-sees"
+            f" {in_a_line(seen, 100)} (evaluate: --sees)"
         )
     if policy.observation_dtype != task.observation_dtype:
         raise PotstillError(

@@ -19,7 +19,7 @@ from torch import Tensor
 from potstill.errors import PotstillError, in_a_line
 from potstill.files import write_bytes
 
-FORMAT = "1"
+FORMAT = "2"
 """Of checkpoints: another whenever what is in them, or what it is called, changes."""
 
 

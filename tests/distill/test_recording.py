@@ -296,3 +296,29 @@ def test_a_shard_that_a_stranger_made_is_refused_in_one_line(recorded, tmp_path,
     with pytest.raises(PotstillError, match=message) as error:
         finish(DistillOptions(("mlp:8",), data=(data,), hours=1.0, updates=5), tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+def test_what_was_learnt_from_a_recording_is_scored_once_its_teacher_is_named(cartpole_file, recorded, tmp_path):
+    learnt = DistillOptions(("mlp:8",), data=(recorded,), hours=2.0, updates=20, threads=2, episodes=3)
+    assert finish(learnt, tmp_path / "run")["teachers"][0]["score"] is None
+    (tmp_path / "lacking").mkdir()
+    for name in ("config.json", "result.json"):
+        shutil.copy(tmp_path / "run" / name, tmp_path / "lacking")
+    taught = replace(learnt, teacher=(cartpole_file,))
+    assert finish(taught, tmp_path / "run", resume=True)["teachers"][0]["score"]["episodes"] == 3
+    with pytest.raises(PotstillError, match=r"lacks learnt.json to be scored anew by: leave out --teacher"):
+        finish(taught, tmp_path / "lacking", resume=True)
+
+
+def test_starts_of_scores_that_there_will_be_none_of_are_refused(recorded):
+    with pytest.raises(PotstillError, match="--starts expert: nothing is scored without --teacher"):
+        plan(DistillOptions(("mlp:8",), data=(recorded,), hours=2.0, starts="expert"))
+
+
+def test_a_recording_that_is_stopped_ends_its_environments(cartpole_file, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("potstill.tasks.envs.Envs.close", lambda self: closed.append(self))
+    playing = record(plan(DistillOptions((), (cartpole_file,), **PLAY)), tmp_path / "data", False, COMMAND)
+    next(playing)
+    playing.close()
+    assert len(closed) == 1

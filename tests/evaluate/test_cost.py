@@ -1,13 +1,15 @@
 """Arithmetic by hand; seconds that are measured, not guessed."""
 
 import time
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from potstill import Policy
-from potstill.cost import _runtimes
+from potstill import Policy, PotstillError, load, policies
+from potstill.cost import _runtimes, costs
 from potstill.evaluate.cost import examples, macs, speeds
 from potstill.networks import GsdeHead, NetworkSpec
 
@@ -62,3 +64,24 @@ def test_what_has_no_onnx_is_measured_in_pytorch_alone():
     policy = policy_of("mlp:4", (4,), 2)
     policy.ours.head = GsdeHead(4, 1, 2.0)
     assert list(_runtimes(policy)) == ["pytorch"]
+
+
+@pytest.mark.parametrize(("inputs", "ends", "task"), [(4, [], "CartPole-v1"), (3, [nn.Tanh()], "Pendulum-v1")])
+def test_onnx_files_of_one_observation_at_a_time_are_measured_in_onnxruntime(tmp_path, inputs, ends, task):
+    path = tmp_path / f"{task}.onnx"
+    module = nn.Sequential(nn.Linear(inputs, 1 if ends else 2), *ends)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's advice to use its newer exporter
+        torch.onnx.export(module, (torch.zeros(1, inputs),), path, input_names=["input"], dynamo=False)
+    policy = load(path)
+    [(runtime, function)] = _runtimes(policy).items()
+    assert runtime == "onnxruntime"
+    assert len(function(examples(policy))) == 256
+
+
+def test_a_task_that_a_file_of_several_lacks_is_refused(tmp_path):
+    tasks = [policy_of("mlp:4", (4,), 2, task=task) for task in ("CartPole-v1", "CartPole-v0")]
+    policies.use(tasks, policies.as_one(tasks))
+    policies.save(tasks, tmp_path / "two.safetensors")
+    with pytest.raises(PotstillError, match="name one of them with --task, not Acrobot-v1"):
+        next(costs([tmp_path / "two.safetensors"], "Acrobot-v1", False))

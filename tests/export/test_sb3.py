@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,14 @@ print(*evaluate_policy(model, model.get_env(), n_eval_episodes=3))
 def test_what_has_no_place_there_is_refused(rest):
     with pytest.raises(PotstillError, match="has no place there"):
         sb3.check(policy_for("mlp:4", "logits", make_task("CartPole-v1"), None, **rest))
+
+
+def test_a_dict_of_observations_has_no_place_there(tmp_path, monkeypatch):
+    shown = replace(make_task("CartPole-v1"), keys=(("all", 0, 4),))
+    monkeypatch.setattr("potstill.export.run.make_task", lambda task_id: shown)
+    policy = policy_for("mlp:4", "logits", shown, None)
+    with pytest.raises(PotstillError, match="--to sb3: CartPole-v1 shows a Dict, a student sees one vector: use onnx"):
+        next(export([policy], tmp_path / "a.zip", ExportOptions(to="sb3")))
 
 
 def test_fewer_frames_than_are_shown_have_no_place_there():

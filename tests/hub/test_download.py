@@ -108,3 +108,9 @@ def test_a_cache_that_does_not_have_it_says_so(monkeypatch):
     with pytest.raises(PotstillError, match="offline") as error:
         load("hf://sb3/mine-CartPole-v1")
     assert "\n" not in str(error.value)
+
+
+def test_a_best_model_brings_the_statistics_of_its_tasks_folder():
+    files = ["best_model.zip", "HalfCheetah-v4.zip", "HalfCheetah-v4/vecnormalize.pkl", "other/vecnormalize.pkl"]
+    for name in ("best_model.zip", "HalfCheetah-v4.zip"):
+        assert [file for file in files if _belongs(file, name, files)] == ["HalfCheetah-v4/vecnormalize.pkl"]

@@ -1,5 +1,7 @@
 """DQN: its transitions against the task itself, its update against hand-computed numbers."""
 
+import time
+
 import gymnasium
 import numpy as np
 import pytest
@@ -268,3 +270,12 @@ def test_several_games_are_played_alike_and_learnt_from_memories_of_their_own():
 def test_values_that_cannot_work_are_refused_by_name(change, flag):
     with pytest.raises(PotstillError, match=flag):
         DQNOptions(**change).check()
+
+
+def test_what_the_driver_does_between_records_is_not_counted_as_play():
+    options = DQNOptions(steps=1200, envs=8, memory=2000, learn_after=1000, batch=32)
+    state = fresh(options)
+    for number, _ in enumerate(dqn(state, options, bf16=False, threads=1)):
+        if number == 0:
+            time.sleep(1.0)
+    assert 0 < state.seconds["play"] < 1.0

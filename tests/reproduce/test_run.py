@@ -103,6 +103,9 @@ def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
         ("online", {"memory_hours": 0.01}, "--memory-hours 0.01: must be at least 0.1"),
         ("online", {"games": ("Tetris",)}, "--games Tetris"),
         ("online", {"steps": 8000}, "--steps 8000: a training takes 20000 at least"),
+        ("online", {"hours": 5.0}, "--hours: online has no use for it"),
+        ("online", {"teachers": ("a.zip",)}, "--teachers: online has no use for it"),
+        ("compression", {"steps": 30_000}, "--steps: compression has no use for it"),
         ("online", {"starts": "expert"}, "--starts expert: online trains, and trainings are scored from no-op starts"),
     ],
 )
@@ -116,10 +119,13 @@ def test_a_file_that_plays_none_of_the_games_is_refused(cartpole_file):
         prepare("losses", ReproduceOptions(teachers=(str(cartpole_file),)))
 
 
+MADE = {"protocol": {"starts": "noop", "epsilon": 0.05}, "versions": {"potstill": "0"}, "machine": {"cores": 2}}
+
+
 def fake_run(folder: Path, students: dict[str, list[float]], task: str, of_teacher: list[float]) -> None:
     folder.mkdir(parents=True)
     result = {
-        "protocol": {"starts": "noop", "epsilon": 0.05},
+        **MADE,
         "budget": {"updates": 1},
         "teachers": [{"name": "t", "task": task, "parameters": 100, "score": {"returns": of_teacher}}],
         "students": [
@@ -171,17 +177,20 @@ def test_a_multi_task_table_takes_each_columns_scores_from_its_run(teachers, tmp
         for place, name in enumerate(("nll", "kl", "multi-dqn"))
     }
     distilled = {
-        "protocol": {"starts": "noop", "epsilon": 0.05},
+        **MADE,
+        "scored_on": [{"cores": 4}],
         "budget": {},
         "teachers": [{"name": "t", "task": t, "parameters": 1, "score": {"returns": [100.0]}} for t in tasks],
         "students": [{"name": n, "tasks": [{"score": score} for score in scores[n]]} for n in ("nll", "kl")],
     }
-    trained = {"budget": {}, "best": {"scores": dict(zip(tasks, scores["multi-dqn"], strict=True))}}
+    trained = {**MADE, "budget": {}, "best": {"scores": dict(zip(tasks, scores["multi-dqn"], strict=True))}}
     for name, result in (("distilled-0", distilled), ("multi-dqn-0", trained)):
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / "result.json").write_text(json.dumps(result))
     collect(reproduction, tmp_path / "out", COMMAND)
-    rows = json.loads((tmp_path / "out" / "result.json").read_text())["rows"]
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    rows = result["rows"]
+    assert (result["machine"], result["also_on"]) == ({"cores": 2}, [{"cores": 4}]), "those of the runs"
     place = ("nll", "kl", "multi-dqn").index(column)
     assert [row["columns"][column]["score"]["mean"] for row in rows] == [10.0 * place, 10.0 * place + 1]
 
@@ -209,7 +218,7 @@ def test_a_multi_task_table_end_to_end_and_again_without_work(teachers, tmp_path
     monkeypatch.setattr(reproducing, "FEWEST_ENVS", 8)  # each takes time to start
     monkeypatch.setattr(activations, "STATES", 80)
     monkeypatch.setitem(PAPER, "multitask-10", "cnn:8-8-8:16/8")
-    options = ReproduceOptions(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01, steps=600,
+    options = ReproduceOptions(teachers=(str(teachers),), games=("Breakout", "SpaceInvaders"), hours=0.01,
                       seeds=(0,), episodes=1, threads=1)  # fmt: skip
     reproduction = prepare("multitask-10", options)
     for _, progress in reproducing.run(reproduction, tmp_path / "out", COMMAND):

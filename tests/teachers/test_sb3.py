@@ -11,8 +11,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from potstill import PotstillError, load
+from potstill.cli.common import load_players
+from potstill.policies import check_plays
+from potstill.tasks import make_task
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -175,6 +179,68 @@ def test_a_dict_of_observations_is_seen_as_one_vector_by_order_of_its_keys(tmp_p
     seen = {"goal": rng.normal(size=(9, 3)).astype(np.float32), "position": rng.normal(size=(9, 2)).astype(np.float32)}
     ours = policy.outputs(np.concatenate([seen["position"], seen["goal"]], 1))
     torch.testing.assert_close(ours.log_softmax(-1), sb3_outputs(model, env.normalize_obs(seen)), rtol=1e-4, atol=1e-5)
+
+
+class SortedReachEnv(ReachEnv):
+    """The same observations, their keys in the alphabet's order."""
+
+    observation_space = gymnasium.spaces.Dict(dict(ReachEnv.observation_space))
+
+
+@pytest.fixture
+def reach_envs(monkeypatch):
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    gymnasium.register("PotstillReachNow-v0", ReachEnv, max_episode_steps=5)
+    gymnasium.register("PotstillReachSorted-v0", SortedReachEnv, max_episode_steps=5)
+
+
+def test_a_dict_teachers_keys_are_the_tasks_in_order_or_it_is_said_how_to_see_them(reach_envs, tmp_path):
+    model = PPO("MultiInputPolicy", ReachEnv(), device="cpu", seed=0)
+    model.save(tmp_path / "model.zip")
+    policy = load(tmp_path / "model.zip")
+    check_plays(policy, make_task("PotstillReachNow-v0"), "model.zip")
+    task = make_task("PotstillReachSorted-v0")
+    with pytest.raises(
+        PotstillError, match=r"sees position,goal in this order, .* shows goal,position: add --teacher-sees pos"
+    ):
+        check_plays(policy, task, "model.zip")
+    permuted = policy.seeing(task.parts("--sees", "position,goal"), task.observation_shape)
+    check_plays(permuted, task, "model.zip")
+    seen = SortedReachEnv.observation_space.sample()
+    flat = np.concatenate([seen["goal"], seen["position"]])[None]
+    torch.testing.assert_close(
+        permuted.outputs(flat).log_softmax(-1), sb3_outputs(model, {key: part[None] for key, part in seen.items()})
+    )
+
+
+class BatteryEnv(gymnasium.Env):
+    """Its last observation looks like RL Zoo's time feature, and is its own."""
+
+    observation_space = gymnasium.spaces.Box(np.float32([-np.inf, -np.inf, 0]), np.float32([np.inf, np.inf, 1]))
+    action_space = gymnasium.spaces.Discrete(2)
+
+
+def test_what_only_looks_like_the_time_is_the_tasks_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    gymnasium.register("PotstillBattery-v0", BatteryEnv, max_episode_steps=5)
+    PPO("MlpPolicy", BatteryEnv(), device="cpu").save(tmp_path / "PotstillBattery-v0.zip")
+    [(_, _, task)] = load_players([tmp_path / "PotstillBattery-v0.zip"], None, "greedy", None, None, False)
+    assert task.observation_shape == (3,)
+
+
+def test_layers_that_are_no_network_of_ours_are_refused_with_the_files_name_in_a_line(tmp_path):
+    convolutions = {
+        f"network.{2 * n}.{kind}": tensor
+        for n, layer in enumerate((nn.Conv2d(4, 32, 8), nn.Conv2d(32, 64, 4), nn.Conv2d(64, 64, 3), nn.Linear(3136, 4)))
+        for kind, tensor in layer.state_dict().items()
+    }
+    deep = {f"network.{n}.{kind}": torch.zeros(2, 2)[: 2 if kind == "weight" else 1].squeeze(0)
+            for n in range(300) for kind in ("weight", "bias")}  # fmt: skip
+    for tensors in (convolutions, deep):
+        torch.save(tensors, tmp_path / "a.pth")
+        with pytest.raises(PotstillError, match=r"a.pth: its layers are ") as refused:
+            load(tmp_path / "a.pth")
+        assert len(str(refused.value)) < len(str(tmp_path)) + 300
 
 
 def test_the_first_linear_ars_policies_are_read_too(tmp_path):

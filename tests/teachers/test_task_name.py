@@ -25,5 +25,5 @@ from potstill.teachers.task_name import task_in_name
 )  # fmt: skip
 def test_a_name_says_what_is_played_and_what_was_made_of_it_is_noted(path, task, note):
     provenance: dict[str, object] = {}
-    assert task_in_name(Path("files") / path.replace("_1/", "/"), provenance) == task
+    assert task_in_name(Path("files") / path, provenance) == task
     assert provenance.get("task") == note

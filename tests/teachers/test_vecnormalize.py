@@ -19,7 +19,7 @@ from potstill.teachers import vecnormalize
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 
 @pytest.fixture(scope="module")
@@ -266,3 +266,21 @@ def test_a_best_model_between_two_tasks_statistics_asks_which(normalised, tmp_pa
         (tmp_path / task / "vecnormalize.pkl").write_bytes(b"")
     with pytest.raises(PotstillError, match="Remove the one that doesn't belong"):
         potstill.load(tmp_path / "best_model.zip")
+
+
+def test_numbers_that_numpy_made_are_read(tmp_path):
+    made_by_numpy = {"clip_obs": np.float64(2.5), "epsilon": np.float32(0.5)}
+    env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Acrobot-v1")]), **made_by_numpy)
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    statistics = vecnormalize.read(tmp_path / "vecnormalize.pkl")
+    assert statistics is not None
+    assert statistics.clip == 2.5
+    np.testing.assert_allclose(statistics.std, np.sqrt(env.obs_rms.var + 0.5), rtol=1e-6)
+
+
+def test_stacks_of_normalised_vectors_are_refused_as_such(tmp_path):
+    env = VecNormalize(DummyVecEnv([lambda: gymnasium.make("Acrobot-v1")]))
+    PPO("MlpPolicy", VecFrameStack(env, 2), device="cpu").save(tmp_path / "model.zip")
+    env.save(str(tmp_path / "vecnormalize.pkl"))
+    with pytest.raises(PotstillError, match=r"sees several observations at once, normalised by .*: not played here"):
+        potstill.load(tmp_path / "model.zip")

@@ -137,7 +137,19 @@ def test_a_run_dropped_anywhere_and_gone_on_with_ends_at_the_same_bits(whole, tm
 
 def test_a_finished_run_can_be_made_longer(whole, tmp_path):
     out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
-    assert make(out, resume=True, steps=7500)["budget"]["steps"] == 7504
+    before = json.loads((out / "result.json").read_text())["curve"]
+    longer = make(out, resume=True, steps=7500)
+    assert longer["budget"]["steps"] == longer["curve"][-1]["steps"] == 7504
+    assert longer["curve"][: len(before)] == before
+
+
+def test_a_finished_run_that_lacks_its_checkpoints_is_not_begun_anew(whole, tmp_path):
+    out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
+    shutil.rmtree(out / "checkpoint")
+    (out / "portable.safetensors").unlink()
+    assert make(out, resume=True)["budget"]["steps"] == 6000, "it is left alone"
+    with pytest.raises(PotstillError, match=r"is finished, and lacks portable.safetensors to go on from: bring it"):
+        make(out, resume=True, steps=7500)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +170,7 @@ def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_en
     assert max(refilled) == 2000, "the memory is full again before learning goes on"
     assert [point["steps"] // 1500 for point in result["curve"]] == [1, 2, 3, 4]
     assert result["budget"]["steps"] == 6000
+    assert [result["machine"]["threads"]] + [of["threads"] for of in result["also_on"]] == [2, 1]
     assert result["budget"]["updates"] == json.loads((whole / "plain" / "result.json").read_text())["budget"]["updates"]
 
 
@@ -327,6 +340,17 @@ def test_a_kill_between_the_students_checkpoint_and_the_learners_loses_nothing(f
     resumed = make(tmp_path / "run", resume=True, students=STUDENTS, steps=3000)
     result = json.loads((followed / "result.json").read_text())
     assert (resumed["curve"], resumed["students"]) == (result["curve"], result["students"])
+
+
+def test_the_mend_of_too_little_memory_is_one_that_helps(tmp_path, monkeypatch):
+    monkeypatch.setattr("potstill.train.plan.memory_bytes", lambda device: 10**8)
+    with pytest.raises(PotstillError, match=r"and the students' play take .*: add --memory [0-9]+$") as refused:
+        make(tmp_path / "run", students=STUDENTS, memory=10**8)
+    memory = int(str(refused.value).rpartition(" ")[2])
+    make(tmp_path / "run", students=STUDENTS, memory=memory, stop_at=0)
+    monkeypatch.setattr("potstill.train.plan.memory_bytes", lambda device: 10**3)
+    with pytest.raises(PotstillError, match="there is too little for any --memory"):
+        make(tmp_path / "other", students=STUDENTS)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def load_players(
     Raises:
         PotstillError: one of them can't be loaded, or can't play so.
     """
-    from potstill.policies import check_plays, id_of_task, of_task
+    from potstill.policies import check_plays, id_of_task, of_task, sees_time
     from potstill.tasks import make_task
     from potstill.teachers import load_all
 
@@ -104,7 +104,8 @@ def load_players(
             task_id = id_of_task(policy, wanted, path)
             if act == "sample" and policy.outputs_are == "q":
                 raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
-            task = make_task(task_id).under(act=act, epsilon=epsilon, time_feature=policy.time_feature)
+            task = make_task(task_id)
+            task = task.under(act=act, epsilon=epsilon, time_feature=sees_time(policy, task))
             if sees is not None and policy.sees is None:
                 policy = policy.seeing(task.parts("--sees", sees), task.observation_shape)
             check_plays(policy, task, str(path))

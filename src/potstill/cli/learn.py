@@ -55,8 +55,6 @@ class Distill:
         from potstill.distill.videos import film
         from potstill.report import write_report
 
-        if not self.options.student:
-            raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
         planned = plan(self.options)
         _say_other_tasks(planned)
         with resumable(command):

@@ -286,6 +286,8 @@ class Bench:
         must_be("at least 1", self, "rounds")
         if self.options.data:
             raise PotstillError("bench: it plays, and takes no --data")
+        if self.options.driver != "teacher":
+            raise PotstillError("bench: the teacher plays throughout; leave out --driver")
         planned = plan(self.options)
         measured = show_progress(bench(planned, self.rounds))
         stages = {stage: figures.record() for stage, figures in measured.items()}

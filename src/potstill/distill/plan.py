@@ -15,7 +15,7 @@ from potstill.files import sha256
 from potstill.machine import cores, learns_in_bf16, memory_bytes, prepare_device
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
-from potstill.policies import check_plays, id_of_task
+from potstill.policies import check_plays, id_of_task, sees_time
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Protocol, Task, check_share_a_trunk, make_task
 from potstill.tasks.starts import Starts
@@ -201,10 +201,21 @@ def check_memory(plan: Plan) -> None:
     rows, hours = capacity(options, plan.ahead), min(options.memory_hours, options.hours)
     needed = rows * options.envs * sum(step_bytes(lesson.task) for lesson in plan.lessons)
     if needed > (there := memory_bytes(options.device)):
+        fits = int(hours * there / needed * 0.7)
+        mend = f"add --memory-hours {fits}" if fits else "an hour is the least; name --hours below 1, or fewer teachers"
         raise PotstillError(
-            f"the play to remember takes {needed / 2**30:.0f} GB, this machine has {there / 2**30:.0f}: add"
-            f" --memory-hours {max(1, int(hours * there / needed * 0.7))}"
+            f"the play to remember takes {needed / 2**30:.0f} GB, this machine has {there / 2**30:.0f}: {mend}"
         )
+
+
+def check_students(plan: Plan) -> None:
+    """Check that somebody is to learn.
+
+    Raises:
+        PotstillError: nobody is.
+    """
+    if not plan.students:
+        raise PotstillError("--student: name at least one network to distil into, as in --student net1 net3")
 
 
 def _as_recorded(options: DistillOptions, recordings: list[Recording]) -> DistillOptions:
@@ -268,7 +279,8 @@ def _lesson(options: DistillOptions, index: int, teacher: Policy | None, recordi
     outputs_are: Meaning = record["outputs"]
     if options.act == "sample" and outputs_are == "q":
         raise PotstillError("--act sample: Q-values are no distribution to draw from; use --act greedy")
-    scored_from = options.starts != "noop" and teacher is not None
+    if options.starts != "noop" and teacher is None:
+        raise PotstillError(f"--starts {options.starts}: nothing is scored without --teacher; leave it out")
     return Lesson(
         task,
         teacher,
@@ -276,7 +288,7 @@ def _lesson(options: DistillOptions, index: int, teacher: Policy | None, recordi
         recording,
         temperature=options.temperature or TEMPERATURE[outputs_are],
         bf16=learns_in_bf16(options.precision, options.device, frames=task.is_atari),
-        starts=Starts.read(options.starts, task, options.episodes) if scored_from else None,
+        starts=Starts.read(options.starts, task, options.episodes) if options.starts != "noop" else None,
         size=size,
     )
 
@@ -294,7 +306,8 @@ def _playing(
 ) -> tuple[Policy, Task]:
     """A teacher, seeing what it is to see, and what it plays."""
     task_id = id_of_task(teacher, wanted or (recording and recording.task.id), name)
-    task = make_task(task_id).under(act=options.act, time_feature=teacher.time_feature)
+    task = make_task(task_id)
+    task = task.under(act=options.act, time_feature=sees_time(teacher, task))
     if options.teacher_sees is not None:
         teacher = teacher.seeing(task.parts("--teacher-sees", options.teacher_sees), task.observation_shape)
     check_plays(teacher, task, name)

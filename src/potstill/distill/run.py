@@ -5,13 +5,15 @@ The students' policy files are in the run directory's `students/`.
 
 import shutil
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from potstill.distill import checkpoint
 from potstill.distill.loop import distill, play
-from potstill.distill.plan import Plan, check_memory
+from potstill.distill.plan import Plan, check_memory, check_students
 from potstill.distill.recording import MANIFEST, Recording, seal_hour
 from potstill.distill.result import add_costs, results
 from potstill.distill.schedule import num_hours, rows_until
@@ -54,13 +56,14 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Generator[Pr
     Raises:
         PotstillError: `out` holds another run, or can't be written.
     """
+    check_students(plan)
     begin(plan, out, resume, command, plan.record(), may_differ=("episodes",))
     finished = is_scored(plan, out)
     if not finished:
         if not (out / LEARNT).exists():
-            state = new_state(plan)
-            go_on(state, out, resume)
-            yield from learn_and_save(plan, state, out)
+            with closing(new_state(plan)) as state:
+                go_on(state, out, resume)
+                yield from learn_and_save(plan, state, out)
         learnt, students = read_learnt(plan, plan.students, out)
         played = yield from score(plan, students, out)
         conclude(plan, learnt, results(plan, students, played), played, out, command)
@@ -69,7 +72,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Generator[Pr
 
 
 def is_scored(plan: Plan, out: Path) -> bool:
-    """Whether there is a result, of no fewer episodes than are wanted now.
+    """Whether there is a result, of no fewer episodes than are wanted now and of every task that has a teacher now.
 
     Raises:
         PotstillError: there is one of fewer, and nothing left to be scored anew.
@@ -78,11 +81,14 @@ def is_scored(plan: Plan, out: Path) -> bool:
         return False
     with as_written(out / "result.json"):
         scores = [teacher["score"] for teacher in read_json(out / "result.json")["teachers"]]
-        fewest = min((int(score["episodes"]) for score in scores if score), default=plan.options.episodes)
+        episodes = [int(score["episodes"]) if score else 0 for score in scores]
+        taught = [lesson.teacher is not None for lesson in plan.lessons]
+        fewest = min(compress(episodes, taught), default=plan.options.episodes)
     if fewest >= plan.options.episodes:
         return True
     if not (out / LEARNT).exists():
-        raise PotstillError(f"{out} lacks {LEARNT} to be scored anew by: add --episodes {fewest}")
+        mend = f"add --episodes {fewest}" if fewest else "leave out --teacher"
+        raise PotstillError(f"{out} lacks {LEARNT} to be scored anew by: {mend}")
     return False
 
 
@@ -139,7 +145,6 @@ def learn_and_save(plan: Plan, state: State, out: Path) -> Iterator[LoopProgress
                 sync(metrics)
                 checkpoint.save(out / "checkpoint", state)
             yield progress
-    state.close()
     state.memories.clear()  # gigabytes that evaluation doesn't need
     for student in state.students:
         save(student.policies, out / student_file(student.name))
@@ -262,19 +267,25 @@ def record(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[
         teacher = lesson.labeller
         assert teacher is not None
         teacher.to(options.device)
-        state = new_state(an_hour)
-        go_on(state, out, resume)
-        if len(recording.shards) < state.hours:
-            raise PotstillError(f"{out / MANIFEST} lacks hours that were recorded: record anew in another folder")
-        memory = state.memories[0]
-        with workers(plan.threads, plan.threads) as pool, arithmetic_threads(1):
-            for hour in range(state.hours + 1, num_hours(options) + 1):
-                first_row = memory.rows
-                yield from play(plan, state, teacher, 0, hour, pool)
-                recording = seal_hour(recording, memory, hour, first_row, min(hour, options.hours))
-                recording.write(begun)
-                state.hours = hour
-                checkpoint.save(out / "checkpoint", state)
-                yield LoopProgress("hour", hour, num_hours(options), hour)
-        state.close()
+        with closing(new_state(an_hour)) as state:
+            go_on(state, out, resume)
+            if len(recording.shards) < state.hours:
+                raise PotstillError(f"{out / MANIFEST} lacks hours that were recorded: record anew in another folder")
+            yield from _record_hours(plan, teacher, state, recording, begun)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
+
+
+def _record_hours(
+    plan: Plan, teacher: Policy, state: State, recording: Recording, command: list[str]
+) -> Iterator[LoopProgress]:
+    """Play, label and seal hour by hour, from the state's on."""
+    options, [memory] = plan.options, state.memories
+    with workers(plan.threads, plan.threads) as pool, arithmetic_threads(1):
+        for hour in range(state.hours + 1, num_hours(options) + 1):
+            first_row = memory.rows
+            yield from play(plan, state, teacher, 0, hour, pool)
+            recording = seal_hour(recording, memory, hour, first_row, min(hour, options.hours))
+            recording.write(command)
+            state.hours = hour
+            checkpoint.save(recording.folder / "checkpoint", state)
+            yield LoopProgress("hour", hour, num_hours(options), hour)

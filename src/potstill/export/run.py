@@ -16,6 +16,7 @@ from potstill.export.onnx import INPUT, actions_name, output_names, to_int8, to_
 from potstill.export.options import ExportOptions
 from potstill.files import write_bytes
 from potstill.machine import cores
+from potstill.policies import sees_time
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.tasks import Task, make_task
@@ -59,7 +60,10 @@ def export(policies: Sequence[Policy], out: Path, options: ExportOptions) -> Gen
     graph = to_onnx(policies) if options.to == "onnx" else None
     if options.to == "sb3":
         sb3.check(policies[0])
-    tasks = [make_task(str(policy.task)).under(time_feature=policy.time_feature) for policy in policies]
+    tasks = [make_task(str(policy.task)) for policy in policies]
+    if options.to == "sb3" and tasks[0].keys:
+        raise PotstillError(f"--to sb3: {tasks[0].id} shows a Dict, a student sees one vector: use onnx")
+    tasks = [task.under(time_feature=sees_time(policy, task)) for task, policy in zip(tasks, policies, strict=True)]
     seen = yield from _observe(policies, tasks, options.seed, check.OBSERVATIONS, threads)
     before: list[np.ndarray] = []
     if options.int8:

@@ -9,6 +9,7 @@ held, so that one false statement in the whole sequence is as improbable as in o
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,16 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
 def _learn(plan: Plan, goal: Goal, out: Path, resume: bool) -> Iterator[Progress]:
     """Distil and drop."""
     looks: dict[str, Any] = read_json(out / "looks.json") if (out / "looks.json").exists() else {}
-    state = new_state(plan)
-    _drop(state, looks)
-    go_on(state, out, resume)
-    if "0" not in looks:
-        yield from _look_at_teacher(plan.lessons[0], plan.options, plan.threads, looks, out)
-    yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
-    for progress in learn_and_save(plan, state, out):
-        yield progress
-        if progress.stage == "hour":
-            yield from _look(plan, goal, state, looks, out)
+    with closing(new_state(plan)) as state:
+        _drop(state, looks)
+        go_on(state, out, resume)
+        if "0" not in looks:
+            yield from _look_at_teacher(plan.lessons[0], plan.options, plan.threads, looks, out)
+        yield from _look(plan, goal, state, looks, out)  # the last hour's, should the run have been stopped within it
+        for progress in learn_and_save(plan, state, out):
+            yield progress
+            if progress.stage == "hour":
+                yield from _look(plan, goal, state, looks, out)
 
 
 def _conclude(plan: Plan, goal: Goal, out: Path, command: list[str]) -> Iterator[Progress]:

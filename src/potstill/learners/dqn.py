@@ -165,15 +165,15 @@ def dqn(state: State, options: DQNOptions, bf16: bool, threads: int) -> Iterator
                     _progress(state, options, None), stage="refill", done=memory.rows * options.envs, total=lost
                 )
         while state.steps < options.steps:
-            start = time.perf_counter()
             torch.set_num_threads(1)
             # By its first block of updates the memory is as large as learn_after asks, whatever the counts are later.
             while state.steps < options.steps and _due(state, options) < UPDATES_AT_A_TIME:
+                start = time.perf_counter()
                 play(state, options, bf16)
                 state.steps += options.envs
+                state.seconds["play"] += time.perf_counter() - start
                 if state.steps % (REPORT_EVERY * options.envs) == 0 and not _due(state, options):
                     yield _progress(state, options, None)
-            state.seconds["play"] += time.perf_counter() - start
             start = time.perf_counter()
             torch.set_num_threads(threads)
             losses = [learn(state, options, bf16) for _ in range(_due(state, options))]

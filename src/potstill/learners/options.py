@@ -20,7 +20,7 @@ class DQNOptions:
     envs: int = 32
     """Copies of a task played in step."""
     batch: int = 256
-    """Samples in a minibatch."""
+    """Samples in a minibatch. On a CPU 32, with --learning-rate 1e-4, learnt Breakout in fewer steps (docs/log.md)."""
     replay_ratio: float = 4.0
     """Samples learnt for each step played (Mnih et al. 2015: 8)."""
     memory: int = 500_000
@@ -66,7 +66,7 @@ class DQNOptions:
         must_be("above 0", self, "learning_rate", "target_every", "explore_steps")
         must_be("from 0 to 1", self, "discount", "final_epsilon")
         must_be("at least 0", self, "seed", "threads")
-        if self.memory < self.envs * (self.n_step + 16):
+        if self.memory < self.least_memory:
             raise PotstillError(f"--memory {self.memory}: too small for {self.envs} environments")
         if self.learn_after < self.envs * (self.n_step + 1):
             raise PotstillError(f"--learn-after {self.learn_after}: too few steps for {self.envs} environments")
@@ -75,6 +75,11 @@ class DQNOptions:
             raise PotstillError(
                 f"--steps {self.steps}: learning begins after --learn-after {self.learn_after}; lower it, or play more"
             )
+
+    @property
+    def least_memory(self) -> int:
+        """Steps of a memory that can be learnt from."""
+        return self.envs * (self.n_step + 16)
 
     def record(self) -> dict[str, Any]:
         """The options as JSON."""

@@ -22,7 +22,7 @@ from potstill.errors import PotstillError, need
 from potstill.evaluate import Score, geometric_mean, relative
 from potstill.files import read_json, write_json
 from potstill.learners.options import DQNOptions
-from potstill.machine import cores, machine, versions
+from potstill.machine import made_on
 from potstill.progress import Progress
 from potstill.reproduce.activations import picture
 from potstill.reproduce.options import ReproduceOptions, Table
@@ -91,6 +91,10 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
     Raises:
         PotstillError: something doesn't fit; the message names it.
     """
+    unused = ("teachers", "hours") if table == "online" else () if table in OF_TRAININGS else ("steps",)
+    for name in unused:
+        if getattr(options, name) != getattr(ReproduceOptions, name):
+            raise PotstillError(f"--{name}: {table} has no use for it; leave it out")
     options = options.resolved()
     if table in OF_TRAININGS and options.starts != "noop":
         raise PotstillError(f"--starts {options.starts}: {table} trains, and trainings are scored from no-op starts")
@@ -193,8 +197,12 @@ def collect(reproduction: Reproduction, out: Path, command: list[str]) -> None:
         "command": command,
         "table": table,
         "options": options.record(),
-        "versions": versions(),
-        "machine": machine(cores(options.threads)),
+        "versions": first["versions"],
+        **made_on(
+            one
+            for result in results.values()
+            for one in (result["machine"], *result.get("scored_on", ()), *result.get("also_on", ()))
+        ),
         "protocol": first["protocol"],
         "missing": reproduction.missing,
         **body,

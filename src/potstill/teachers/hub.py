@@ -79,7 +79,10 @@ def _choose(name: str, match: re.Match[str], files: list[str]) -> str:
 def _belongs(other: str, file: str, files: Iterable[str]) -> bool:
     """Whether a file is a policy's statistics and no other policy's, or an ONNX file's weights."""
     path, policy = PurePosixPath(other), PurePosixPath(file)
-    beside = vecnormalize.is_called_so(path) and path.parent in (policy.parent, policy.parent / policy.stem)
+    folder = path.parent
+    below = folder.name == policy.stem or vecnormalize.shares(policy.stem, folder.name)
+    near = folder == policy.parent or (folder.parent == policy.parent and below)
+    beside = vecnormalize.is_called_so(path) and near
     others = [each for each in map(PurePosixPath, files) if each.suffix == ".zip" and each != policy]
     called = (path.parent, vecnormalize.key(path.stem))
     another_s = called in [(each.parent, vecnormalize.key(each.stem)) for each in others]

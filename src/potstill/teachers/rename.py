@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from potstill.actions import Actions
-from potstill.errors import PotstillError
+from potstill.errors import PotstillError, in_a_line
 from potstill.networks import NetworkSpec
 from potstill.networks.spec import Activation
 from potstill.policy import Meaning, Policy
@@ -52,15 +52,20 @@ def to_policy(
     convs = [shape for shape in weights if len(shape) == 4]
     linear = [shape for shape in weights if len(shape) == 2]
     sizes = [side for shape in weights for side in shape]
-    if len(convs) + len(linear) != len(chain) or not linear or len(convs) not in (0, 3) or 0 in sizes:
-        raise PotstillError(f"{path}: its layers are neither a Nature CNN nor an MLP (weights {weights})")
+    dense = len(linear) >= (2 if convs else 1)
+    if len(convs) + len(linear) != len(chain) or not dense or len(convs) not in (0, 3) or 0 in sizes:
+        said = in_a_line(weights, 100)
+        raise PotstillError(f"{path}: its layers are neither a Nature CNN nor an MLP (weights {said})")
     spec = NetworkSpec(
         "cnn" if convs else "mlp",
         tuple(shape[0] for shape in convs),
         tuple(shape[0] for shape in linear[:-1]),
         "relu" if convs else activation,
     )
-    NetworkSpec.parse(str(spec))  # refuses absurd widths
+    try:
+        NetworkSpec.parse(str(spec))
+    except PotstillError as error:
+        raise PotstillError(f"{path}: its layers are more, or wider, than are read ({in_a_line(spec, 60)})") from error
     observation_shape = (convs[0][1], 84, 84) if convs else (linear[0][1],)
     with torch.device("meta"):
         policy = Policy.new(

@@ -108,6 +108,8 @@ def load(path: Path) -> Policy:
     }
     if _has_time_feature(data["observation_space"]):
         provenance["time_feature"] = True
+    if keys := _keys(data["observation_space"]):
+        provenance["keys"] = keys
     task = task_in_name(path, provenance)
     outputs_are: Meaning = layout.outputs_are if actions is None else "gaussian"
     policy = rename.to_policy(
@@ -182,7 +184,7 @@ def _layout(path: Path, module: str, data: dict[str, Any], tensors: dict[str, Te
         algorithm = "DDPG" if not any("qf1" in name for name in tensors) else "TD3"
         return _Layout(algorithm, "logits", "relu", extractor, ("actor.mu",), last("actor.mu"), squashed=True)
     raise PotstillError(
-        f"{path}: a policy of {module}; read are DQN, QR-DQN, PPO, A2C, TRPO, ARS, SAC, TQC, TD3 and DDPG"
+        f"{path}: a policy of {in_a_line(module, 60)}; read are DQN, QR-DQN, PPO, A2C, TRPO, ARS, SAC, TQC, TD3, DDPG"
     )
 
 
@@ -238,6 +240,11 @@ def _check_frames(path: Path, space: dict[str, Any], by_cnn: bool) -> None:
         raise PotstillError(f"{path}: an MLP that sees frames is not known here")
 
 
+def _keys(space: Any) -> list[str]:
+    """Of a Dict, in the order in which a policy sees them; as gym's OrderedDict is shown, too."""
+    return re.findall(r"'([^']*)'[:,] \w+\(", str(_attribute(space, "spaces") or "")[:10_000])
+
+
 def _has_time_feature(space: Any) -> bool:
     """Whether the last input alone is within [0, 1]: what RL Zoo's TimeFeatureWrapper adds to MuJoCo's."""
     low, high = (str(_attribute(space, name)).strip("[]").split() for name in ("low", "high"))
@@ -267,6 +274,8 @@ def _normalised(path: Path, policy: Policy) -> Policy:
     if not found or not statistics:
         return policy
     if policy.observation_shape != statistics.mean.shape:
+        if len(policy.observation_shape) == 1 and policy.observation_shape[0] % len(statistics.mean) == 0:
+            raise PotstillError(f"{path} sees several observations at once, normalised by {found}: not played here")
         raise PotstillError(
             f"{path} sees {policy.observation_shape}, {found} normalises {statistics.mean.shape}: remove the one that"
             " doesn't belong here"

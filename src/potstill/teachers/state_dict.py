@@ -69,7 +69,7 @@ def _layout(path: Path, names: Collection[str]) -> _Layout:
         chain = rename.layers(name, names)
         of_it = {f"{layer}.{kind}" for layer in chain for kind in ("weight", "bias")}
         if chain and of_it == set(names):
-            return _Layout("a chain of layers, taken for a DQN", "q", "relu", chain)
+            return _Layout("a chain of layers, taken for a DQN's with ReLU between them", "q", "relu", chain)
     known = ", ".join(sorted(names)[:3])
     raise PotstillError(
         f"{path}: a state dict of no known layout (tensors {known[:200]}, …); known: pytorch-a2c-ppo-acktr, CleanRL's"

@@ -138,10 +138,11 @@ def _rewritten(path: Path, name: str, content: bytes) -> bytes:
 def _check_old_format(content: bytes) -> None:
     """Refuse a file of PyTorch before 1.6 whose tensors claim more than it holds: they'd be allocated before it shows.
 
-    It is a magic number, a version, facts of the machine, the state dict, all pickles, and then the numbers.
+    It is a magic number, a version, facts of the machine, the state dict, the storages' keys, all pickles, and then the
+    numbers.
     """
     stream = io.BytesIO(content)
-    for part in range(4):
+    for part in range(5):
         largest = _check_pickle(stream)
         if part == 3 and largest > len(content):
             raise ValueError("a tensor larger than the file")

@@ -61,6 +61,11 @@ def is_called_so(path: PurePath) -> bool:
     return path.suffix == ".pkl" and CALLED.search(path.stem) is not None
 
 
+def shares(stem: str, folder: str) -> bool:
+    """Whether a zip called so has its statistics in a folder called so, which is named after the task."""
+    return bool(SHARES.fullmatch(stem) and NAME.search(folder))
+
+
 def beside(path: Path) -> Path | None:
     """The statistics that belong to a zip: called like it, in its folder, or in one beside it, as RL Zoo writes them.
 
@@ -73,8 +78,8 @@ def beside(path: Path) -> Path | None:
     here = _statistics(path.parent)
     zips = {key(other.stem) for other in _listed(path.parent) if other.suffix == ".zip"}
     found = here.get(key(path.stem)) or here.get("") or _statistics(path.parent / path.stem).get("", [])
-    if not found and SHARES.fullmatch(path.stem):
-        folders = (folder for folder in _listed(path.parent) if NAME.search(folder.name))
+    if not found:
+        folders = (folder for folder in _listed(path.parent) if shares(path.stem, folder.name))
         found = [one for folder in folders for one in _statistics(folder).get("", [])]
     if not found:
         found = [one for called, of in here.items() if called not in zips for one in of]
@@ -150,7 +155,7 @@ def _decode(path: Path, saved: dict[str, Any]) -> VecNormalize:
         raise PotstillError(f"{path} doesn't normalise {in_a_line(missing[0], 60)}: it is all or nothing here")
     parts = [of_keys[key] for key in keys] or [statistics]
     mean, variance = (np.concatenate([_array(part.attributes[name]) for part in parts]) for name in ("mean", "var"))
-    epsilon, clip = float(saved["epsilon"]), float(saved["clip_obs"])
+    epsilon, clip = _number(saved["epsilon"]), _number(saved["clip_obs"])
     if mean.ndim != 1 or mean.shape != variance.shape or not (variance >= 0).all() or not clip > 0:
         raise ValueError(f"statistics of shape {mean.shape} and {variance.shape}")
     std = np.sqrt(variance + epsilon)
@@ -217,6 +222,14 @@ class _Reader(pickle._Unpickler):  # pyright: ignore
         if len(module) + len(name) > MAX_NAME:
             raise ValueError("a long name")
         return type("Named", (_Record,), {"name": f"{module}.{name}"})
+
+
+def _number(value: Any) -> float:
+    """A number, or a record of NumPy's."""
+    if isinstance(value, _Record):
+        dtype, data = value.arguments
+        return float(np.frombuffer(data, DTYPES[dtype.arguments[0]])[0])
+    return float(value)
 
 
 def _array(record: _Record) -> np.ndarray:

@@ -99,12 +99,15 @@ def plan(
     for spec in (network, *map(NetworkSpec.parse, name_students(following.students).values())):
         sketch(spec, first, None)
     followers = int(online.MEMORY_HOURS * STEPS_PER_HOUR) * step_bytes(first) if following.students else 0
-    needed = options.memory * len(tasks) * step_bytes(first) + followers
+    a_step = len(tasks) * step_bytes(first)
+    needed = options.memory * a_step + followers
     if needed > (there := memory_bytes(options.device)):
         also = " and the students' play" if followers else ""
+        fits = int((0.7 * there - followers) / a_step)
+        mend = f"add --memory {fits}" if fits >= options.least_memory else "there is too little for any --memory"
         raise PotstillError(
             f"--memory {options.memory} steps of {len(tasks)} tasks{also} take {needed / 2**30:.0f} GB, this machine"
-            f" has {there / 2**30:.0f}: add --memory {int(options.memory * there / needed * 0.7)}"
+            f" has {there / 2**30:.0f}: {mend}"
         )
     bf16 = learns_in_bf16(options.precision, options.device, frames=first.is_atari)
     threads = cores(options.threads)

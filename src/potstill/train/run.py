@@ -21,7 +21,7 @@ from potstill.chance import Stream
 from potstill.errors import PotstillError
 from potstill.files import read_json, sha256, write_json
 from potstill.learners.dqn import State, dqn, new_state
-from potstill.machine import arithmetic_threads, machine, versions
+from potstill.machine import arithmetic_threads, machine, made_on, versions
 from potstill.networks import drawn_from, num_parameters
 from potstill.policy import Policy
 from potstill.progress import Progress
@@ -64,6 +64,8 @@ class Run:
     """Its scores so far."""
     started: float
     """`time.perf_counter()` when it began, had it never been interrupted."""
+    machines: list[dict[str, Any]]
+    """That worked on it, in this order."""
 
     @property
     def seconds(self) -> float:
@@ -92,13 +94,15 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
     started = time.perf_counter()
     done = resume and _is_done(plan, out)
     elsewhere = not done and _goes_on_elsewhere(plan, out, resume)
+    if resume and not done and (out / "result.json").exists() and not (elsewhere or _has_checkpoint(out)):
+        raise PotstillError(f"--resume: {out} is finished, and lacks {PORTABLE} to go on from: bring it along")
     may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
     open_run(out, resume, command, plan.record(), may_differ, learnt=done)
     if done:
         return
     with arithmetic_threads(plan.threads), closing(_go_on(plan, out, resume, elsewhere, started)) as going:
         yield from _learn(going)
-    state, curve, started = going.state, going.curve, going.started
+    state, curve, started, machines = going.state, going.curve, going.started, going.machines
     parameters = num_parameters(state.network)
     budget = {"steps": state.steps, "updates": state.updates, "seconds": state.seconds}
     del going, state  # the memories: gigabytes that evaluation doesn't need
@@ -115,7 +119,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             "command": command,
             "seed": plan.options.seed,
             "versions": versions(),
-            "machine": machine(plan.threads),
+            **made_on([*machines, machine(plan.threads)]),
             "protocol": plan.tasks[0].protocol.record(),
             "tasks": [task.id for task in plan.tasks],
             "network": str(plan.network),
@@ -135,11 +139,11 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
 
 def _go_on(plan: Plan, out: Path, resume: bool, elsewhere: bool, started: float) -> Run:
     """A fresh run, or one where its checkpoint, or `elsewhere` its portable one, was saved."""
-    state, followers = fresh_state(plan), None
+    state, followers, here = fresh_state(plan), None, machine(plan.threads)
     if plan.following.students:
         followers = online.begin(plan.following, state.games[0].policy, plan.options, plan.checks, plan.threads)
-    saved: dict[str, Any] = {"curve": [], "total": 0.0}
-    if resume and (out / FOLDER / checkpoint.STATE).exists():
+    saved: dict[str, Any] = {"curve": [], "total": 0.0, "machines": []}
+    if resume and _has_checkpoint(out):
         mend = f"remove {out / FOLDER}, and --resume goes on from the portable checkpoint"
         saved = checkpoint.load(out / FOLDER, state, ANEW if followers else mend)
         if followers:
@@ -150,7 +154,7 @@ def _go_on(plan: Plan, out: Path, resume: bool, elsewhere: bool, started: float)
             saved = checkpoint.load_portable(out / PORTABLE, state, ANEW)
     if saved["curve"]:  # the last may be missing where the run was killed after its checkpoint
         _save_policies(_policies(plan, state), saved["curve"], out)
-    return Run(plan, out, state, followers, saved["curve"], started - saved["total"])
+    return Run(plan, out, state, followers, saved["curve"], started - saved["total"], [*saved["machines"], here])
 
 
 def _learn(run: Run) -> Iterator[Progress]:
@@ -195,7 +199,7 @@ def _check(run: Run) -> Iterator[Progress]:
         for name, policy in copies.items():
             policy.save(out / student_file(name))
         run.followers.save(out / FOLDER)
-    run_so_far = {"curve": curve, "total": run.seconds}
+    run_so_far = {"curve": curve, "total": run.seconds, "machines": run.machines}
     checkpoint.save(out / FOLDER, state, run_so_far)
     checkpoint.save_portable(out / PORTABLE, state, run_so_far)
     _save_policies(now, curve, out)
@@ -211,13 +215,17 @@ def _is_done(plan: Plan, out: Path) -> bool:
         return result["budget"]["steps"] >= plan.options.steps and episodes >= plan.episodes
 
 
+def _has_checkpoint(out: Path) -> bool:
+    return (out / FOLDER / checkpoint.STATE).exists()
+
+
 def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
     """Whether a run goes on from its portable checkpoint, the memory being left on another machine.
 
     Raises:
         PotstillError: it would, but something else was left there, too.
     """
-    if not resume or not (out / PORTABLE).exists() or (out / FOLDER / checkpoint.STATE).exists():
+    if not resume or not (out / PORTABLE).exists() or _has_checkpoint(out):
         return False
     if not (out / BEST).exists():
         raise PotstillError(f"--resume: {out} lacks {BEST}, the best policy so far; bring it along")
