@@ -250,7 +250,7 @@ def test_what_was_learnt_is_scored_on_another_machine(cartpole_file, learnt, mon
 
 def test_too_little_memory_to_learn_is_one_line_before_anything_is_written(cartpole_file, tmp_path, monkeypatch):
     monkeypatch.setattr("potstill.distill.plan.memory_bytes", lambda device: 1)
-    with pytest.raises(PotstillError, match=r"the play to remember takes .* add --memory-hours"):
+    with pytest.raises(PotstillError, match=r"the play to remember takes .* an hour is the least"):
         run_all(tmp_path / "run", options(cartpole_file))
     assert not (tmp_path / "run").exists()
 
