@@ -264,7 +264,7 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure each stage of the loop against its own limit on this machine, in turns. Takes two minutes.
+    """Measure each stage of the loop against its own limit on this machine, in turns. Takes two to ten minutes.
 
     play: environments stepped and remembered, against ale-py's bare vector env. label: the teacher's outputs, against
     its network's forward on a resident batch. sample: stacks out of the memory, against copying as many bytes. learn:
