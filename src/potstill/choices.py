@@ -1,4 +1,4 @@
-"""What an option may be, where several commands have it. Nothing is imported here, so that `--help` answers at once."""
+"""What an option may be, where several commands have it. It needs no PyTorch, so that `--help` answers at once."""
 
 from typing import Literal
 

@@ -70,7 +70,7 @@ def printable(text: str) -> str:
 def load_players(
     files: Sequence[Path],
     wanted: str | None,
-    act: "Act",
+    act: Act,
     epsilon: float | None,
     sees: str | None,
     trust: bool,

@@ -20,7 +20,7 @@ class DQNOptions:
     envs: int = 32
     """Copies of a task played in step."""
     batch: int = 256
-    """Samples in a minibatch. On a CPU 32, with --learning-rate 1e-4, learnt Breakout in fewer steps (docs/log.md)."""
+    """Samples in a minibatch. In one run of net2 on a CPU 32, at --learning-rate 1e-4, learnt more (docs/log.md)."""
     replay_ratio: float = 4.0
     """Samples learnt for each step played (Mnih et al. 2015: 8)."""
     memory: int = 500_000

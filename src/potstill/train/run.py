@@ -65,11 +65,11 @@ class Run:
     started: float
     """`time.perf_counter()` when it began, had it never been interrupted."""
     machines: list[dict[str, Any]]
-    """That worked on it, in this order."""
+    """Those it was worked on, in their order."""
 
     @property
     def seconds(self) -> float:
-        """That it has taken."""
+        """How long it has taken so far."""
         return time.perf_counter() - self.started
 
     def close(self) -> None:
