@@ -199,7 +199,8 @@ def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
     envs, memory = game.envs, game.memory
     observations, age = envs.observations, envs.age.copy()
     with torch.no_grad():
-        outputs = _outputs(game.policy.ours, torch.as_tensor(observations).to(options.device), bf16, False).cpu()
+        seen = _scaled(torch.as_tensor(observations).to(options.device), bf16, False)
+        outputs = _outputs(game.policy.ours, seen, bf16).cpu()
     explore = epsilon(state.steps, options)
     if options.ez_greedy:
         actions = choose_or_hold(outputs, explore, game.held, state.play_rng)
@@ -269,11 +270,14 @@ def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
 def _loss(game: Game, batch: Batch, weights: Tensor, options: DQNOptions, bf16: bool) -> tuple[Tensor, Tensor]:
     """The loss, and (batch,) temporal-difference errors."""
     online = game.policy.ours
+    observations, next_observations = (
+        _scaled(frames, bf16, True) for frames in (batch.observations, batch.next_observations)
+    )
     with torch.no_grad():
-        values = _outputs(game.target, batch.next_observations, bf16, False)
-        chooser = values if options.single_q else _outputs(online, batch.next_observations, bf16, False)
+        values = _outputs(game.target, next_observations, bf16)
+        chooser = values if options.single_q else _outputs(online, next_observations, bf16)
         best = values.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
-    chosen = _outputs(online, batch.observations, bf16, True).gather(1, batch.actions[:, None])[:, 0]
+    chosen = _outputs(online, observations, bf16).gather(1, batch.actions[:, None])[:, 0]
     goal = batch.returns + batch.discounts * best
     loss = (weights * batch.valid * smooth_l1_loss(chosen, goal, reduction="none")).mean()
     return loss, batch.valid * (chosen - goal)
@@ -294,9 +298,13 @@ def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) ->
     return Batch(observations, first[:, ACTION].long(), returns, next_observations, going * discount**n_step, valid)
 
 
-def _outputs(network: Network, observations: Tensor, bf16: bool, learning: bool) -> Tensor:
-    if observations.dtype == torch.uint8:
-        observations = scale(observations, torch.bfloat16 if bf16 else torch.float32, learning)
+def _scaled(observations: Tensor, bf16: bool, learning: bool) -> Tensor:
+    if observations.dtype != torch.uint8:
+        return observations
+    return scale(observations, torch.bfloat16 if bf16 else torch.float32, learning)
+
+
+def _outputs(network: Network, observations: Tensor, bf16: bool) -> Tensor:
     with torch.autocast(observations.device.type, torch.bfloat16, enabled=bf16):
         hidden = network.trunk(observations)
     return network.head(hidden.float())  # the best actions' values lie closer than bfloat16 tells apart
