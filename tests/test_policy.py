@@ -70,6 +70,12 @@ def test_epsilon_is_the_share_of_random_actions():
     np.testing.assert_allclose(shares, [0.05, 0.05, 0.85, 0.05], atol=0.01)
 
 
+@pytest.mark.parametrize("epsilon", [-0.1, 7.0, float("nan")])
+def test_an_epsilon_that_is_no_probability_is_refused(cartpole_teacher, epsilon):
+    with pytest.raises(PotstillError, match="a probability is from 0 to 1"):
+        cartpole_teacher.act(np.zeros((1, 4), np.float32), epsilon)
+
+
 def test_sampling_draws_from_the_softmax():
     logits = torch.tensor([0.1, 0.2, 0.7]).log().repeat(20_000, 1)
     actions = choose(logits, 0.0, np.random.default_rng(0), "sample")

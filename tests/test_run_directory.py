@@ -28,6 +28,21 @@ def test_other_students_are_named_as_they_are_typed(tmp_path):
         open_run(tmp_path, True, [], {"student": {"a": "net1", "b": "net2"}})
 
 
+def test_what_killed_processes_left_half_written_goes_and_what_another_writes_stays(tmp_path):
+    open_run(tmp_path, False, [], {})
+    open_run(tmp_path / "Pong-0", False, [], {})
+    (tmp_path / "videos").mkdir()
+    left, others = ["result.json.a.partial", "videos/net3.mp4.b.partial"], ["videos/net3.mp4", "Pong-0/x.c.partial"]
+    for name in left + others:
+        (tmp_path / name).touch()
+    with pytest.raises(PotstillError):
+        open_run(tmp_path, True, [], {"seed": 1})
+    assert all((tmp_path / name).exists() for name in left)
+    open_run(tmp_path, True, [], {})
+    assert not any((tmp_path / name).exists() for name in left)
+    assert all((tmp_path / name).exists() for name in others)
+
+
 def test_a_folder_of_something_else_is_left_as_it_was(tmp_path):
     (tmp_path / "precious.txt").write_text("keep me")
     with pytest.raises(PotstillError, match="is not empty"):

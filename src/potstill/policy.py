@@ -226,8 +226,7 @@ class Policy:
         if self.observation_dtype == "uint8" and observations.dtype.kind == "f":  # scaled ones would all be black
             raise PotstillError(f"the policy sees frames as bytes from 0 to 255, not as {observations.dtype}")
         given = np.ascontiguousarray(observations, dtype=self.observation_dtype)
-        if given.dtype.kind == "f" and not np.isfinite(given).all():  # no network makes anything of them
-            raise PotstillError("the policy is shown what is no finite number: mend the environment")
+        check_finite(given)
         inputs = torch.as_tensor(given)
         try:
             outputs = self.network(inputs.to(self.device)).float().cpu()
@@ -263,8 +262,10 @@ class Policy:
             (batch,) numbers of actions; or (batch, dimensions) continuous ones, within their bounds.
 
         Raises:
-            PotstillError: as `outputs` does.
+            PotstillError: as `outputs` does; or ε is no probability.
         """
+        if not 0 <= epsilon <= 1:
+            raise PotstillError(f"epsilon {epsilon}: a probability is from 0 to 1")
         return self.choose(self.outputs(observations), epsilon, rng or np.random.default_rng(), act)
 
     def choose(
@@ -365,6 +366,16 @@ class Policy:
                 clip=clip,
                 actions=actions,
             )
+
+
+def check_finite(observations: np.ndarray) -> None:
+    """Refuse what no network makes anything of.
+
+    Raises:
+        PotstillError: an observation is no finite number.
+    """
+    if observations.dtype.kind == "f" and not np.isfinite(observations).all():
+        raise PotstillError("the policy is shown what is no finite number: mend the environment")
 
 
 def _read_ranges(described: Any, shape: list[int]) -> tuple[tuple[int, int], ...]:

@@ -78,6 +78,10 @@ def open_run(
             )
     if before != now and not learnt:
         write_json(config, {**begun, "run": record})
+    with writing(out):  # a killed process was writing them
+        for stray in (*out.glob(f"*{TEMPORARY_SUFFIX}"), *out.glob(f"*/*{TEMPORARY_SUFFIX}")):
+            if stray.parent == out or not (stray.parent / LOCK).exists():  # a table's runs may be others' now
+                stray.unlink()
 
 
 @contextmanager

@@ -279,3 +279,11 @@ def test_what_the_driver_does_between_records_is_not_counted_as_play():
         if number == 0:
             time.sleep(1.0)
     assert 0 < state.seconds["play"] < 1.0
+
+
+def test_observations_that_are_no_numbers_are_the_environments_fault():
+    options = DQNOptions(envs=4, memory=400, learn_after=100)
+    state = fresh(options)
+    state.games[0].envs.observations[1, 0] = np.nan
+    with pytest.raises(PotstillError, match="mend the environment"):
+        play(state, options, False)

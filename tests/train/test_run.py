@@ -183,12 +183,15 @@ def test_the_portable_checkpoint_of_the_papers_network_is_small(tmp_path):
     assert (tmp_path / "run" / "portable.safetensors").stat().st_size < 16 * 2**20
 
 
-def test_a_damaged_checkpoint_is_said_so(cut, tmp_path):
+def test_a_damaged_checkpoint_is_said_so_and_no_environment_left_open(cut, tmp_path, monkeypatch):
     out = Path(shutil.copytree(cut, tmp_path / "run"))
     path = out / "checkpoint" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+    closed = []
+    monkeypatch.setattr("potstill.tasks.envs.Envs.close", lambda self: closed.append(self))
     with pytest.raises(PotstillError, match="damaged"):
         make(out, resume=True)
+    assert len(closed) == 1
 
 
 @pytest.mark.parametrize("portable", [False, True])

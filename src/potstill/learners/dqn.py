@@ -28,7 +28,7 @@ from potstill.memory.priorities import Priorities
 from potstill.memory.shards import Shards
 from potstill.networks import MultiHead, Network, scale
 from potstill.policies import as_one, use
-from potstill.policy import Policy
+from potstill.policy import Policy, check_finite
 from potstill.progress import Progress
 from potstill.tasks import Envs
 
@@ -198,6 +198,7 @@ def play(state: State, options: DQNOptions, bf16: bool) -> None:
 def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
     envs, memory = game.envs, game.memory
     observations, age = envs.observations, envs.age.copy()
+    check_finite(observations)
     with torch.no_grad():
         seen = _scaled(torch.as_tensor(observations).to(options.device), bf16, False)
         outputs = _outputs(game.policy.ours, seen, bf16).cpu()

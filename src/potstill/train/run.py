@@ -9,7 +9,7 @@ import copy
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,22 +139,35 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
 
 def _go_on(plan: Plan, out: Path, resume: bool, elsewhere: bool, started: float) -> Run:
     """A fresh run, or one where its checkpoint, or `elsewhere` its portable one, was saved."""
-    state, followers, here = fresh_state(plan), None, machine(plan.threads)
-    if plan.following.students:
-        followers = online.begin(plan.following, state.games[0].policy, plan.options, plan.checks, plan.threads)
-    saved: dict[str, Any] = {"curve": [], "total": 0.0, "machines": []}
+    going = Run(plan, out, fresh_state(plan), None, [], started, [])
+    with ExitStack() as unless_it_works:
+        unless_it_works.callback(going.close)
+        if plan.following.students:
+            learner = going.state.games[0].policy
+            going.followers = online.begin(plan.following, learner, plan.options, plan.checks, plan.threads)
+        _restore(going, resume, elsewhere)
+        unless_it_works.pop_all()
+    going.machines.append(machine(plan.threads))
+    return going
+
+
+def _restore(going: Run, resume: bool, elsewhere: bool) -> None:
+    """Take over what was saved, if there is something to go on from."""
+    plan, out, followers = going.plan, going.out, going.followers
     if resume and _has_checkpoint(out):
         mend = f"remove {out / FOLDER}, and --resume goes on from the portable checkpoint"
-        saved = checkpoint.load(out / FOLDER, state, ANEW if followers else mend)
+        saved = checkpoint.load(out / FOLDER, going.state, ANEW if followers else mend)
         if followers:
             followers.load(out / FOLDER, ANEW)
     else:
         shutil.rmtree(out / FOLDER, ignore_errors=True)  # a killed run's, without its last file
-        if elsewhere:
-            saved = checkpoint.load_portable(out / PORTABLE, state, ANEW)
-    if saved["curve"]:  # the last may be missing where the run was killed after its checkpoint
-        _save_policies(_policies(plan, state), saved["curve"], out)
-    return Run(plan, out, state, followers, saved["curve"], started - saved["total"], [*saved["machines"], here])
+        if not elsewhere:
+            return
+        saved = checkpoint.load_portable(out / PORTABLE, going.state, ANEW)
+    going.curve, going.machines = saved["curve"], saved["machines"]
+    going.started -= saved["total"]
+    if going.curve:  # the last may be missing where the run was killed after its checkpoint
+        _save_policies(_policies(plan, going.state), going.curve, out)
 
 
 def _learn(run: Run) -> Iterator[Progress]:
