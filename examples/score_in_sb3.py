@@ -32,7 +32,7 @@ def main() -> None:
     model = getattr(stable_baselines3, kind).load(options.file, device="cpu")
     env = VecFrameStack(make_atari_env(options.task, n_envs=8, seed=options.seed), 4)
     scores, _ = evaluate_policy(model, env, n_eval_episodes=options.episodes, return_episode_rewards=True)
-    error = np.std(scores, ddof=1) / len(scores) ** 0.5
+    error = np.std(scores, ddof=1) / len(scores) ** 0.5 if len(scores) > 1 else float("nan")
     print(f"{np.mean(scores):.2f} ± {1.96 * error:.2f} over {len(scores)} episodes of {options.task} ({kind})")
 
 

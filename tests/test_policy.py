@@ -1,3 +1,5 @@
+from inspect import unwrap
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,27 @@ def test_epsilon_is_the_share_of_random_actions():
 def test_an_epsilon_that_is_no_probability_is_refused(cartpole_teacher, epsilon):
     with pytest.raises(PotstillError, match="a probability is from 0 to 1"):
         cartpole_teacher.act(np.zeros((1, 4), np.float32), epsilon)
+
+
+def test_what_cannot_be_drawn_is_refused(cartpole_teacher):
+    seen = np.zeros((1, 4), np.float32)
+    with pytest.raises(PotstillError, match="'best': greedy or sample"):
+        unwrap(Policy.act)(cartpole_teacher, seen, act="best")  # past the tests' own check of types
+    values = Policy.from_callable(lambda seen: seen[:, :2], "CartPole-v1", "q")
+    with pytest.raises(PotstillError, match="Q-values are no distribution"):
+        values.act(seen, act="sample")
+    with pytest.raises(PotstillError, match="outputs can't be 'Q', but q, logits, gaussian"):
+        unwrap(Policy.from_callable)(Policy, lambda seen: seen[:, :2], "CartPole-v1", "Q")
+
+
+@pytest.mark.parametrize("odd", [-1, 256])
+def test_frames_that_are_no_bytes_are_refused(odd):
+    policy = Policy.new(NetworkSpec.parse("cnn:4-4-4:8"), "logits", (4, 84, 84), "uint8", 4)
+    frames = np.full((1, 4, 84, 84), 255)
+    policy.outputs(frames)
+    frames[0, 0, 0, 0] = odd
+    with pytest.raises(PotstillError, match="sees frames as bytes, not numbers from"):
+        policy.outputs(frames)
 
 
 def test_sampling_draws_from_the_softmax():

@@ -3,7 +3,7 @@
 import pytest
 
 from potstill import PotstillError
-from potstill.run_directory import open_metrics, open_run
+from potstill.run_directory import open_metrics, open_run, write_line
 
 
 def test_a_folder_is_one_processs_until_it_is_killed(tmp_path, locked_elsewhere):
@@ -28,26 +28,17 @@ def test_other_students_are_named_as_they_are_typed(tmp_path):
         open_run(tmp_path, True, [], {"student": {"a": "net1", "b": "net2"}})
 
 
-def test_what_killed_processes_left_half_written_goes_and_what_another_writes_stays(tmp_path):
-    open_run(tmp_path, False, [], {})
-    open_run(tmp_path / "Pong-0", False, [], {})
-    (tmp_path / "videos").mkdir()
-    left, others = ["result.json.a.partial", "videos/net3.mp4.b.partial"], ["videos/net3.mp4", "Pong-0/x.c.partial"]
-    for name in left + others:
-        (tmp_path / name).touch()
-    with pytest.raises(PotstillError):
-        open_run(tmp_path, True, [], {"seed": 1})
-    assert all((tmp_path / name).exists() for name in left)
-    open_run(tmp_path, True, [], {})
-    assert not any((tmp_path / name).exists() for name in left)
-    assert all((tmp_path / name).exists() for name in others)
-
-
 def test_a_folder_of_something_else_is_left_as_it_was(tmp_path):
     (tmp_path / "precious.txt").write_text("keep me")
     with pytest.raises(PotstillError, match="is not empty"):
         open_run(tmp_path, False, [], {})
     assert list(tmp_path.iterdir()) == [tmp_path / "precious.txt"]
+
+
+def test_a_command_that_is_no_words_is_anothers_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"command": ["potstill", ["x"]], "run": {}}')
+    with pytest.raises(PotstillError, match="choose another --out"):
+        open_run(tmp_path, True, ["potstill", "record"], {})
 
 
 @pytest.mark.parametrize("damage", [b"1\n", b"[2]\n", b'{"hour": 2', b'{"other": 2}\n', b"\xff\n"])
@@ -56,3 +47,10 @@ def test_metrics_go_on_before_the_first_line_that_no_run_writes(tmp_path, damage
     with open_metrics(tmp_path, lambda line: line["hour"] <= 3):
         pass
     assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"hour": 1}\n'
+
+
+def test_a_line_that_was_cut_off_before_its_end_is_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"hour": 1}\n{"hour": 2}')
+    with open_metrics(tmp_path, lambda line: True) as metrics:
+        write_line(metrics, {"hour": 3})
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"hour": 1}\n{"hour": 3}\n'

@@ -10,7 +10,6 @@ RANGES: dict[str, Callable[[float], bool]] = {
     "at least 0": lambda value: value >= 0,
     "at least 1": lambda value: value >= 1,
     "at least 2": lambda value: value >= 2,
-    "at least 20": lambda value: value >= 20,
 }
 MOST = {
     "threads": 1024, "envs": 10**5, "batch": 10**6, "episodes": 10**6, "eval_episodes": 10**6, "max_episodes": 10**6,

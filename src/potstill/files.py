@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -87,6 +88,12 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink()
 
 
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is no number")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_bytes(path, to_json(value))
@@ -98,14 +105,14 @@ def to_json(value: Any) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, all of whose numbers are finite: others couldn't be written again.
 
     Raises:
         PotstillError: it is missing, unreadable or not JSON.
     """
     try:
         with reading(path):
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise PotstillError(f"{path} is not a JSON file ({error})") from error
 

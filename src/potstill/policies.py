@@ -149,9 +149,8 @@ def check_plays(policy: Policy, task: Task, name: str) -> None:
             f"{name} acts within {bounds}, {task.id} within {task.bounds}: name its own task with --task"
         )
     if policy.observation_shape != task.observation_shape or policy.num_actions != task.num_actions:
-        part = policy.num_actions == task.num_actions and len(policy.observation_shape) == 1 == len(
-            task.observation_shape
-        )
+        vectors = len(policy.observation_shape) == 1 == len(task.observation_shape)
+        part = vectors and policy.num_actions == task.num_actions and policy.observation_shape < task.observation_shape
         raise PotstillError(
             f"{name} sees {policy.observation_shape} and has {policy.num_actions} actions,"
             f" {task.id} shows {task.observation_shape} and has {task.num_actions}: name its own task with --task"

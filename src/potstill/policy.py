@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -122,6 +122,8 @@ class Policy:
         task = make_task(task) if isinstance(task, str) else task
         continuous = task.bounds is not None
         outputs_are = outputs_are or ("gaussian" if continuous else "logits")
+        if outputs_are not in TEMPERATURE:
+            raise PotstillError(f"{kind}: outputs can't be {outputs_are!r}, but {', '.join(TEMPERATURE)}")
         if (outputs_are == "gaussian") != continuous:
             kinds = "continuous" if continuous else "discrete"
             raise PotstillError(f"{kind}: outputs can't be {outputs_are}, {task.id} has {kinds} actions")
@@ -225,6 +227,10 @@ class Policy:
             )
         if self.observation_dtype == "uint8" and observations.dtype.kind == "f":  # scaled ones would all be black
             raise PotstillError(f"the policy sees frames as bytes from 0 to 255, not as {observations.dtype}")
+        if self.observation_dtype == "uint8" and observations.dtype != np.uint8 and observations.size:
+            lowest, highest = observations.min(), observations.max()
+            if not 0 <= lowest <= highest <= 255:
+                raise PotstillError(f"the policy sees frames as bytes, not numbers from {lowest} to {highest}")
         given = np.ascontiguousarray(observations, dtype=self.observation_dtype)
         check_finite(given)
         inputs = torch.as_tensor(given)
@@ -262,10 +268,14 @@ class Policy:
             (batch,) numbers of actions; or (batch, dimensions) continuous ones, within their bounds.
 
         Raises:
-            PotstillError: as `outputs` does; or ε is no probability.
+            PotstillError: as `outputs` does; or ε is no probability, or nothing can be drawn so.
         """
         if not 0 <= epsilon <= 1:
             raise PotstillError(f"epsilon {epsilon}: a probability is from 0 to 1")
+        if act not in get_args(Act):
+            raise PotstillError(f"act {act!r}: {' or '.join(get_args(Act))}")
+        if act == "sample" and self.outputs_are == "q":
+            raise PotstillError("act sample: Q-values are no distribution to draw from")
         return self.choose(self.outputs(observations), epsilon, rng or np.random.default_rng(), act)
 
     def choose(

@@ -64,7 +64,7 @@ def open_run(
     with as_written(config):
         begun = read_json(config)
         before: dict[str, Any] = {**begun["run"]}
-        begun_by = begun["command"][1:2]
+        begun_by = [str(word) for word in begun["command"][1:2]]
     now = json.loads(json.dumps(record))
     commands = {*begun_by, *command[1:2]}
     if len(commands) > 1 and ("record" in commands or before.keys() != now.keys()):
@@ -78,10 +78,6 @@ def open_run(
             )
     if before != now and not learnt:
         write_json(config, {**begun, "run": record})
-    with writing(out):  # a killed process was writing them
-        for stray in (*out.glob(f"*{TEMPORARY_SUFFIX}"), *out.glob(f"*/*{TEMPORARY_SUFFIX}")):
-            if stray.parent == out or not (stray.parent / LOCK).exists():  # a table's runs may be others' now
-                stray.unlink()
 
 
 @contextmanager
@@ -156,7 +152,7 @@ def open_metrics(out: Path, kept: Callable[[dict[str, Any]], bool]) -> Iterator[
         end = 0
         for line in file.read().splitlines(keepends=True):
             try:
-                if not kept(json.loads(line)):
+                if not line.endswith(b"\n") or not kept(json.loads(line)):
                     break
             except (ValueError, KeyError, TypeError):
                 break

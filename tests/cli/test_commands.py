@@ -71,7 +71,7 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     torch.nn.init.zeros_(poor.ours.head.weight)
     poor.save(Path("poor.safetensors"))
     files = ["cartpole.safetensors", "poor.safetensors", "--teacher", "cartpole.safetensors"]
-    compare = ["evaluate", *files, "--keep", "0.9", "--episodes", "20"]
+    compare = ["evaluate", *files, "--keep", "0.9", "--episodes", "30"]
     main([*compare, "--json"])
     teacher, same, poor = json.loads(capsys.readouterr().out)["policies"]
     assert teacher["file"] == same["file"] == "cartpole.safetensors"
@@ -86,12 +86,19 @@ def test_evaluate_compares_with_a_teacher_and_says_what_that_shows(workplace, ca
     main(compare)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(".")[0] for line in (lines[0], lines[1], lines[3])] == ["cartpole", "cartpole", "poor"]
-    assert lines[2] == "  keeps at least 0.9: shown at 0.95 confidence, one-sided (at least 1.000)"
+    assert lines[2] == "  keeps at least 0.9: shown at 0.95 confidence, one-sided (at least 0.913)"
     assert lines[4].startswith("  keeps at least 0.9: not shown at 0.95 confidence, one-sided (at least ")
     main([*compare[:5], "--episodes", "1"])
     assert capsys.readouterr().out.splitlines()[1].endswith(", normalised –"), "one episode says nothing of others"
-    main(["evaluate", "cartpole.safetensors", "--teacher", "poor.safetensors", "--keep", "0.9", "--episodes", "8"])
+    main(["evaluate", "cartpole.safetensors", "--teacher", "poor.safetensors", "--keep", "0.9", "--episodes", "27"])
     assert capsys.readouterr().out.splitlines()[2] == "  nothing is shown: the teacher isn't surely better than chance"
+
+
+def test_a_student_is_compared_with_a_teacher_that_sees_a_part(workplace, capsys, monkeypatch):
+    monkeypatch.chdir(workplace)
+    Policy.new(NetworkSpec.parse("linear"), "logits", (2,), "float32", 2, task="CartPole-v1").save("part.safetensors")
+    main(["evaluate", "cartpole.safetensors", "--teacher", "part.safetensors", "--sees", "2:4", "--episodes", "2"])
+    assert [line.split(".")[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["part", "cartpole"]
 
 
 def test_what_an_environment_prints_is_not_among_the_results(workplace, capsys, monkeypatch):

@@ -382,3 +382,14 @@ def test_teacher_and_student_see_what_is_theirs(cartpole_file, tmp_path):
 def test_parts_that_do_not_fit_are_one_line(cartpole_file, changes, message):
     with pytest.raises(PotstillError, match=message):
         plan(DistillOptions(("mlp:8",), **{"teacher": (cartpole_file,), **changes}))
+
+
+def test_actions_that_a_teacher_forbids_are_not_learnt_by_squares(cartpole_file, tmp_path):
+    def forbids(seen: np.ndarray) -> np.ndarray:
+        return np.stack([seen[:, 2], np.full(len(seen), -np.inf)], axis=1)
+
+    teacher = Policy.from_callable(forbids, "CartPole-v1")
+    options = DistillOptions(("mlp:4",), loss=("mse",), hours=0.1, **SMALL)
+    with pytest.raises(PotstillError, match="--loss mse: the teacher forbids actions by -inf"):
+        for _ in run(plan(options, teacher), tmp_path / "run", False, ["potstill"]):
+            pass

@@ -36,6 +36,8 @@ def said_of(out: Path) -> str:
 def test_each_student_is_filmed_once_beside_its_teacher(cartpole_file, read_film, tmp_path):
     planned = finished(tmp_path / "run", ("mlp:8", "mlp:4"), (cartpole_file,))
     before = result(tmp_path / "run")
+    (tmp_path / "run" / "videos").mkdir()
+    (tmp_path / "run" / "videos" / "mlp_8.mp4.0.partial").touch()  # a killed process was writing it
     stages = [(progress.stage, progress.done, progress.total) for progress in videos.film(planned, tmp_path / "run")]
     assert stages == [("film", 0, 2), ("film", 1, 2), ("film", 2, 2)]
     after = result(tmp_path / "run")

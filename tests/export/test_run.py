@@ -122,3 +122,10 @@ def test_one_that_plays_worse_is_refused(cartpole_teacher, tmp_path, monkeypatch
     with pytest.raises(PotstillError, match=r"it scores .* the policy 500\.00"):
         finished(export([cartpole_teacher], tmp_path / "a.onnx", ExportOptions(verify=True, episodes=4)))
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_zip_is_not_written_where_it_would_be_normalised_again(cartpole_teacher, tmp_path):
+    (tmp_path / "vecnormalize.pkl").touch()
+    with pytest.raises(PotstillError, match=r"vecnormalize.pkl would be taken for its statistics"):
+        finished(export([cartpole_teacher], tmp_path / "a.zip", ExportOptions(to="sb3")))
+    assert not (tmp_path / "a.zip").exists()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
 from potstill.evaluate import Score
-from potstill.fit.statement import episodes_needed, p_value, statement
+from potstill.fit.statement import episodes_needed, fewest_episodes, p_value, statement, with_doubt
 
 
 def score_of(values) -> Score:
@@ -34,17 +34,21 @@ def test_constants_by_hand():
     student, teacher, random = score_of([9, 11]), score_of([10, 10]), score_of([0, 0])
     # S − 0.5 T = 5, its variance 2 / 2 = 1 with 1 degree of freedom: P(t₁ > 5) = 1/2 − arctan(5)/π.
     assert p_value(student, teacher, random, 0.5) == pytest.approx(0.5 - np.arctan(5) / np.pi)
-    said = statement(student, teacher, random, 0.5, 0.9)
-    # P(t₁ > x) = 0.1 at x = tan(0.4 π) = 3.0777: shown is every share k with 10 − 10 k ≥ 3.0777.
-    assert (said.share, said.holds) == (1.0, True)
-    assert said.at_least == pytest.approx((10 - np.tan(0.4 * np.pi)) / 10)
+    # With an episode of chance's: 9, 11 and 0, whose mean is 20 / 3 and its variance 103 / 3 / 3, 2 degrees of freedom.
+    # P(t₂ > x) = 0.1 at x = 1.8856: shown is every share k with 20 / 3 − 10 k ≥ x √(103 / 9).
+    said = statement(student, teacher, random, 0.02, 0.9)
+    assert (said.share, said.episodes, said.holds) == (1.0, 2, True)
+    assert said.at_least == pytest.approx((20 / 3 - 1.885618 * (103 / 9) ** 0.5) / 10, abs=1e-6)
+    assert not statement(student, teacher, random, 0.5, 0.9).holds
 
 
-def test_where_nothing_varies_means_decide():
-    student, teacher, random = score_of([500] * 3), score_of([500] * 3), score_of([20] * 3)
-    assert statement(student, teacher, random, 0.95, 0.95).holds
-    assert not statement(score_of([450] * 3), teacher, random, 0.95, 0.95).holds
-    assert statement(student, teacher, random, 0.95, 0.95).at_least == pytest.approx(1.0)
+def test_where_nothing_varies_enough_episodes_decide():
+    teacher, random = score_of([500] * 60), score_of([20] * 20)
+    assert fewest_episodes(0.95, 0.95) == 53
+    assert statement(score_of([500] * 53), teacher, random, 0.95, 0.95).holds
+    assert not statement(score_of([500] * 52), teacher, random, 0.95, 0.95).holds
+    assert not statement(score_of([476] * 900), teacher, random, 0.95, 0.95).holds
+    assert episodes_needed(score_of([500] * 9), teacher, random, 0.95, 0.95, 0.9) == 53
 
 
 def test_a_teacher_no_better_than_chance_shows_nothing(rng):
@@ -61,14 +65,29 @@ def test_it_is_wrong_as_rarely_as_it_says():
     rng, keep, number, wrong = np.random.default_rng(1), 0.9, 60, 0
     for _ in range(600):
         teacher, random = skewed(100, 60, number, rng), skewed(10, 8, number // 4, rng)
-        wrong += p_value(skewed(10 + keep * 90, 60, number, rng), teacher, random, keep) <= 0.05
+        student = with_doubt(skewed(10 + keep * 90, 60, number, rng), random)
+        wrong += p_value(student, teacher, random, keep) <= 0.05
     assert 0.02 < wrong / 600 < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
+
+
+@pytest.mark.parametrize("number", [8, 20, 53, 60, 100, 400])
+@pytest.mark.parametrize("failure", [20, 250])
+def test_rare_failures_that_nobody_saw_are_counted_with(number, failure):
+    """Students that end at the most there is but for a few episodes: how few seldom shows in how much they vary."""
+    rng, keep, wrong = np.random.default_rng(3), 0.95, 0
+    often = (1 - keep) * (500 - 20) / (500 - failure)
+    teacher, random = score_of([500] * number), score_of(rng.normal(20, 5, 30))
+    for _ in range(600):
+        student = score_of(np.where(rng.random(number) < often, failure, 500))
+        wrong += p_value(with_doubt(student, random), teacher, random, keep) <= 0.05
+    assert wrong / 600 < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
 
 
 def test_the_largest_share_shown_is_where_the_test_turns(rng):
     of = skewed(90, 60, 50, rng), skewed(100, 60, 50, rng), skewed(10, 8, 12, rng)
     said = statement(*of, 0.9, 0.95)
-    assert p_value(*of, said.at_least - 1e-6) < 0.05 < p_value(*of, said.at_least + 1e-6)
+    assert statement(*of, said.at_least - 1e-6, 0.95).holds
+    assert not statement(*of, said.at_least + 1e-6, 0.95).holds
     assert said.at_least < said.share
 
 
@@ -79,7 +98,7 @@ def test_the_number_of_episodes_gives_the_power_that_was_asked_for():
     assert number is not None
     for _ in range(300):
         fresh = skewed(100, 60, number, rng), skewed(100, 60, number, rng), skewed(10, 8, number // 4, rng)
-        shown += p_value(*fresh, 0.9) <= 0.05
+        shown += p_value(with_doubt(fresh[0], fresh[2]), *fresh[1:], 0.9) <= 0.05
     assert 0.85 < shown / 300 < 0.97
 
 

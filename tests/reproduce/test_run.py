@@ -99,6 +99,7 @@ def test_each_copy_of_a_game_comes_to_its_late_games(teachers, hours, envs):
         ("losses", {"episodes": 0}, "--episodes 0"),
         ("losses", {"hours": 0.0}, "--hours 0.0"),
         ("losses", {"hours": 2.0, "quick": True}, "--hours 2.0: --quick has its own; leave out one of them"),
+        ("losses", {"seeds": (3, 4), "quick": True}, "--seeds 3 4: --quick takes one"),
         ("compression", {"starts": "nowhere.json"}, "--starts nowhere.json: no starts of ALE/Pong-v5"),
         ("online", {"memory_hours": 0.01}, "--memory-hours 0.01: must be at least 0.1"),
         ("online", {"games": ("Tetris",)}, "--games Tetris"),

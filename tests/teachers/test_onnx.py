@@ -238,3 +238,15 @@ def test_mutated_files_are_loaded_or_refused_in_one_line(tmp_path):
             if "\n" in str(error):
                 pytest.fail(str(error))
     assert refused > 20
+
+
+def test_probabilities_are_no_logits(tmp_path):
+    nodes = [
+        helper.make_node("Gemm", ["seen", "weight", "bias"], ["said"]),
+        helper.make_node("Softmax", ["said"], ["p"]),
+    ]
+    policy = load(write(tmp_path / "CartPole-v1.onnx", nodes, ("batch", 4), ("p",), weight=WEIGHT, bias=BIAS))
+    expected = torch.from_numpy(OBSERVATIONS @ WEIGHT + BIAS).softmax(-1)
+    torch.testing.assert_close(policy.outputs(OBSERVATIONS).softmax(-1), expected)
+    assert policy.provenance["output"] == "p, probabilities, whose logs are logits"
+    assert policy.outputs(1e9 * OBSERVATIONS).isfinite().all()

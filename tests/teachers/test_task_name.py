@@ -27,3 +27,9 @@ def test_a_name_says_what_is_played_and_what_was_made_of_it_is_noted(path, task,
     provenance: dict[str, object] = {}
     assert task_in_name(Path("files") / path, provenance) == task
     assert provenance.get("task") == note
+
+
+def test_the_folder_one_stands_in_says_it_too(tmp_path, monkeypatch):
+    (tmp_path / "LunarLander-v2").mkdir()
+    monkeypatch.chdir(tmp_path / "LunarLander-v2")
+    assert task_in_name(Path("best_model.zip"), {}) == "LunarLander-v3"

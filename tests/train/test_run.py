@@ -176,7 +176,7 @@ def test_elsewhere_the_portable_checkpoint_the_config_and_the_best_policy_are_en
 
 @pytest.mark.usefixtures("short_games")
 def test_the_portable_checkpoint_of_the_papers_network_is_small(tmp_path):
-    options = DQNOptions(steps=400, envs=8, memory=2000, learn_after=200, batch=8, threads=2)
+    options = DQNOptions(steps=400, envs=8, memory=2000, learn_after=200, batch=8, replay_ratio=1, threads=2)
     for _ in run(plan(options, ("ALE/Pong-v5",), 300, 1, 1), tmp_path / "run", False, COMMAND):
         if (tmp_path / "run" / "portable.safetensors").exists():
             break

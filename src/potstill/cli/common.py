@@ -106,9 +106,17 @@ def load_players(
                 raise PotstillError(f"--act sample: {path} has Q-values, no distribution to draw from")
             task = make_task(task_id)
             task = task.under(act=act, epsilon=epsilon, time_feature=sees_time(policy, task))
-            if sees is not None and policy.sees is None:
-                policy = policy.seeing(task.parts("--sees", sees), task.observation_shape)
+            if sees is not None and policy.sees is None and _sees_else(policy, task):
+                try:
+                    policy = policy.seeing(task.parts("--sees", sees), task.observation_shape)
+                except PotstillError as error:
+                    raise PotstillError(f"{path}, --sees {sees}: {error}") from error
             check_plays(policy, task, str(path))
             say_other_task(policy, task, path)
             players.append((path, policy, task))
     return players
+
+
+def _sees_else(policy: "Policy", task: "Task") -> bool:
+    """Whether a policy sees something else than all that a task shows, in its order."""
+    return policy.observation_shape != task.observation_shape or "keys" in policy.provenance

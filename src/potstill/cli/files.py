@@ -180,6 +180,8 @@ class Export:
     options: Flat[ExportOptions] = field(default_factory=ExportOptions)
     task: str | None = None
     """What it plays; default: what the file says. Of a multi-task student, only this task."""
+    sees: str | None = None
+    """What it sees of longer vectors, where its file doesn't say it: slices, as in 0:4,6:."""
     json: bool = False
     """Print one JSON object instead of lines."""
 
@@ -188,7 +190,7 @@ class Export:
         from potstill.export.run import export
 
         check_out(self.out, {"onnx": ".onnx", "sb3": ".zip"}[self.options.to], self.policy)
-        players = load_players([self.policy], self.task, "greedy", None, None, trust=False)
+        players = load_players([self.policy], self.task, "greedy", None, self.sees, trust=False)
         policies = [replace(policy, task=task.id) for _, policy, task in players]
         record = show_progress(export(policies, self.out, self.options))
         if self.json:

@@ -119,7 +119,7 @@ def parse(
     except SystemExit as stop:
         if stop.code == 2:
             raise PotstillError(
-                f"{_one_line(complaint.getvalue())}; see potstill {command + ' ' if command else ''}--help"
+                f"{_one_line(complaint.getvalue(), options)}; see potstill {command + ' ' if command else ''}--help"
             ) from None
         raise
 
@@ -161,7 +161,7 @@ def _union(in_short: bool) -> Any:
     return Union[tuple(choice(name, command) for name, command in COMMANDS.items())]  # noqa: UP007
 
 
-def _one_line(box: str) -> str:
+def _one_line(box: str, typed: list[str]) -> str:
     """The words of tyro's framed message, up to its advice; of that, the likeliest option."""
     lines = [line.strip(" │╭╮╰╯─\t") for line in box.splitlines()]
     words = " ".join(line for line in lines if line.strip("-"))  # frames are of dashes where there is only ASCII
@@ -170,4 +170,4 @@ def _one_line(box: str) -> str:
     words = words.removeprefix(title).strip() or "wrong arguments"
     words, _, similar = words.partition(" Perhaps you meant:")
     likely = re.search(r"--[\w-]+", similar)
-    return words.rstrip(". ") + (f"; perhaps {likely[0]}" if likely else "")
+    return words.rstrip(". ") + (f"; perhaps {likely[0]}" if likely and likely[0] not in typed else "")

@@ -88,6 +88,8 @@ class Evaluate:
         if self.teacher is not None:
             for task, named in by_task.items():
                 named.insert(0, self._load_teacher(self.teacher, task, named[0][0]))
+        if self.sees is not None and not any(policy.sees for named in by_task.values() for _, policy in named):
+            raise PotstillError(f"--sees {self.sees}: what is named here sees all that its task shows; leave it out")
         starts = {
             task: None if self.starts == "noop" else Starts.read(self.starts, task, self.episodes) for task in by_task
         }
@@ -118,7 +120,7 @@ class Evaluate:
 
     def _check(self) -> None:
         """Refuse values that can't work."""
-        from potstill.fit.statement import MIN_EPISODES
+        from potstill.fit.statement import check_episodes
 
         if not self.policy:
             raise PotstillError("evaluate: name at least one POLICY file")
@@ -128,8 +130,7 @@ class Evaluate:
             Goal(self.keep, self.confidence).check()
             if self.teacher is None:
                 raise PotstillError("--keep: name the policy of whose score with --teacher")
-            if self.episodes < MIN_EPISODES:
-                raise PotstillError(f"--episodes {self.episodes}: must be at least {MIN_EPISODES} with --keep")
+            check_episodes("--episodes", self.episodes, self.keep, self.confidence)
             if self.starts != "noop":
                 raise PotstillError(f"--starts {self.starts}: there are too few starts for --keep's test, leave it out")
         elif self.confidence != Goal.confidence:

@@ -103,9 +103,9 @@ def show_result(out: Path, page: Path) -> None:
     for index, teacher in enumerate(result["teachers"]):
         _print_task(console, result, index, teacher)
         if teacher["score"] and all(student["tasks"][index]["normalised"] is None for student in result["students"]):
-            console.print(
-                f"{teacher['name']} isn't surely better than chance on {teacher['task']}: nothing to compare with"
-            )
+            one = teacher["score"]["episodes"] == 1
+            why = "isn't surely better than chance" if not one else "played one episode, which shows nothing,"
+            console.print(f"{teacher['name']} {why} on {teacher['task']}: nothing to compare with")
     for student in result["students"]:
         if "geometric_mean" in student:
             console.print(

@@ -105,6 +105,7 @@ def read(plan: Plan, state: State, recording: Recording, index: int, hour: int) 
     memory = state.memories[index]
     if (rows := rows_until(hour, plan.options) - memory.rows) > 0:
         recording.read(memory, hour, rows)
+        check_squares(memory.labels[: memory.rows], state)
     state.seconds["play"] += time.perf_counter() - start
     yield from ()
 
@@ -127,6 +128,7 @@ def play(
         start = time.perf_counter()
         outputs = label(teacher, envs.observations, pool, plan.threads)
         labelled = time.perf_counter()
+        check_squares(outputs, state)
         memory.add(envs.observations, envs.age, outputs)
         for number, driver in enumerate(drivers):
             its = np.arange(number, driven, len(drivers))
@@ -139,6 +141,16 @@ def play(
             done = sum(memory.rows for memory in state.memories)
             in_all = total * options.envs * len(state.memories)
             yield LoopProgress("play", done * options.envs, in_all, hour)
+
+
+def check_squares(outputs: Float32[Tensor, "... outputs"], state: State) -> None:
+    """Refuse to learn forbidden actions' outputs by their squares.
+
+    Raises:
+        PotstillError: there are some, and a student learns by MSE.
+    """
+    if any(student.loss == "mse" for student in state.students) and outputs.min() <= FORBIDDEN:
+        raise PotstillError("--loss mse: the teacher forbids actions by -inf, which has no square; use kl or nll")
 
 
 def label(

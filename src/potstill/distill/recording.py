@@ -110,6 +110,7 @@ class Recording:
                 or not all(isinstance(teacher[key], str) for key in ("name", "network"))
                 or not isinstance(teacher["sha256"], str | None)
                 or any(Path(s["file"]).name != s["file"] or not s["file"].isprintable() for s in shards)
+                or not all(isinstance(s["sha256"], str) for s in shards)
             ):
                 raise ValueError("its teacher or its files")
             epsilon = float(content["play_epsilon"])

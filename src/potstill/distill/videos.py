@@ -8,7 +8,7 @@ from pathlib import Path
 from potstill.distill.plan import Lesson, Plan
 from potstill.distill.result import check_names
 from potstill.errors import PotstillError
-from potstill.files import read_json, write_json
+from potstill.files import TEMPORARY_SUFFIX, read_json, write_json
 from potstill.policy import Policy
 from potstill.progress import Progress
 from potstill.run_directory import as_written, student_file
@@ -40,6 +40,8 @@ def film(plan: Plan, out: Path, chosen: str | None = None) -> Iterator[Progress]
             if lesson.teacher and "video" not in student["tasks"][index] and chosen in (None, student["name"])
         ]
         check_names((student["name"] for student, _, _ in missing), plan)
+    for unfinished in (out / "videos").glob(f"*{TEMPORARY_SUFFIX}"):  # a killed process was writing it
+        unfinished.unlink(missing_ok=True)
     for done, (student, index, teacher) in enumerate(missing):
         yield Progress("film", done, len(missing))
         policies = load_all(out / student_file(student["name"]))

@@ -22,6 +22,7 @@ from potstill.progress import Progress
 from potstill.tasks import Task, make_task
 from potstill.teachers import load_all
 from potstill.teachers.onnx_trial import make_session
+from potstill.teachers.vecnormalize import beside
 
 CALIBRATION = 1024
 """Observations that int8's ranges are taken from; others than those it is compared on."""
@@ -57,6 +58,11 @@ def export(policies: Sequence[Policy], out: Path, options: ExportOptions) -> Gen
     threads = cores(options.threads)
     if options.to == "sb3" and len(policies) > 1:
         raise PotstillError("--to sb3 holds one task: name it with --task")
+    if options.to == "sb3" and (statistics := beside(out)):
+        raise PotstillError(
+            f"--out {out}: {statistics} would be taken for its statistics, which its network doesn't ask for; choose"
+            " another folder"
+        )
     graph = to_onnx(policies) if options.to == "onnx" else None
     if options.to == "sb3":
         sb3.check(policies[0])

@@ -7,6 +7,7 @@ held, so that one false statement in the whole sequence is as improbable as in o
 1995; who is in it comes from other episodes, the order from sizes).
 """
 
+import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -25,10 +26,17 @@ from potstill.errors import PotstillError
 from potstill.evaluate import Player, Score, normalised, random_episodes, random_player, relative, scores
 from potstill.files import read_json, write_json
 from potstill.fit.options import Goal, ladder
-from potstill.fit.statement import MIN_EPISODES, Statement, episodes_needed, p_value, statement
+from potstill.fit.statement import (
+    MIN_EPISODES,
+    Statement,
+    check_episodes,
+    episodes_needed,
+    p_value,
+    statement,
+)
 from potstill.policy import Policy
 from potstill.progress import Progress
-from potstill.run_directory import student_file
+from potstill.run_directory import as_written, student_file
 
 FIRST_LOOK = 20
 """Episodes of everybody at a first look."""
@@ -47,6 +55,7 @@ def prepare(options: DistillOptions, goal: Goal) -> Plan:
         PotstillError: something doesn't fit; the message names it.
     """
     goal.check()
+    check_episodes("--max-episodes", goal.max_episodes, goal.keep, goal.confidence)
     if not options.teacher:
         raise PotstillError("fit: name the policy to be replaced with --teacher")
     if len(options.teacher) > 1:
@@ -88,7 +97,7 @@ def fit(plan: Plan, goal: Goal, out: Path, resume: bool, command: list[str]) -> 
 
 def _learn(plan: Plan, goal: Goal, out: Path, resume: bool) -> Iterator[Progress]:
     """Distil and drop."""
-    looks: dict[str, Any] = read_json(out / "looks.json") if (out / "looks.json").exists() else {}
+    looks = _read_looks(out) if (out / "looks.json").exists() else {}
     with closing(new_state(plan)) as state:
         _drop(state, looks)
         go_on(state, out, resume)
@@ -104,7 +113,7 @@ def _learn(plan: Plan, goal: Goal, out: Path, resume: bool) -> Iterator[Progress
 def _conclude(plan: Plan, goal: Goal, out: Path, command: list[str]) -> Iterator[Progress]:
     """Choose, test, and write the result."""
     [lesson], options = plan.lessons, plan.options
-    looks = read_json(out / "looks.json")
+    looks = _read_looks(out)
     gone = _gone(looks)
     learnt, students = read_learnt(plan, [name for name in plan.students if name not in gone], out)
     [played] = yield from score(plan, students, out, both_acts=False)
@@ -183,6 +192,19 @@ def _surely_below(student: Score, teacher: Score, random: Score, share: float) -
     """Whether a student surely keeps less than a share: the statement turned round."""
     turned = (Score(tuple(-value for value in of.returns)) for of in (student, teacher, random))
     return teacher.mean > random.mean and p_value(*turned, keep=share) <= 1 - SURE
+
+
+def _read_looks(out: Path) -> dict[str, Any]:
+    with as_written(out / "looks.json"):
+        looks: dict[str, Any] = read_json(out / "looks.json")
+        for hour, of in looks.items():
+            if hour == "0":
+                good = all(math.isfinite(sum(returns)) for returns in of.values())
+            else:
+                good = all(type(said["dropped"]) is bool and math.isfinite(said["share"]) for said in of.values())
+            if not good:
+                raise ValueError(f"what it says of hour {hour}")
+    return looks
 
 
 def _drop(state: State, looks: dict[str, Any]) -> None:

@@ -3,19 +3,27 @@
 With means S, T, R of the student's, the teacher's and the random policy's returns, `normalised` is (S − R) / (T − R),
 and where T > R it is at least k exactly if S − k T − (1 − k) R ≥ 0: a sum of means, which Welch's t-test is for
 (Fieller 1954 of the ratio; Pigeot et al. 2003 of non-inferiority with a third, placebo arm).
+
+Returns that never fell short don't say how often they will: who plays n episodes without a failure may fail in 3 of n
+more (the rule of three, Hanley & Lippman-Hand 1983), and their spread, which the test goes by, shows nothing of it. So
+the student's episodes are joined by one that chance might have played (docs/decisions/0014).
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm, t
 
+from potstill.errors import PotstillError
 from potstill.evaluate import RANDOM_SHARE, Score
 
 MIN_EPISODES = 8
-"""Of a student, to state anything: of fewer, how much its returns vary isn't known."""
+"""Of a student, to choose it by: of fewer, how much its returns vary isn't known."""
+MOST_EPISODES = 10**9
+"""More are never played."""
 FAR = 10.0
 """Below the measured share nothing less than this is looked for."""
 
@@ -44,18 +52,24 @@ class Statement:
 def statement(student: Score, teacher: Score, random: Score, keep: float, confidence: float) -> Statement:
     """Test whether a student keeps at least `keep`, one-sided at level 1 − `confidence`."""
     gap = teacher.mean - random.mean
-    p = p_value(student, teacher, random, keep)
+    doubted = with_doubt(student, random)
+    p = p_value(doubted, teacher, random, keep)
     if gap <= 0:
         return Statement(keep, None, p, None, len(student.returns), holds=False)
     share = (student.mean - random.mean) / gap
     # The test's p grows with k: the largest k it still rejects is found by halving.
     low, high = share - FAR, share
-    if p_value(student, teacher, random, low) > 1 - confidence:
+    if p_value(doubted, teacher, random, low) > 1 - confidence:
         return Statement(keep, share, p, None, len(student.returns), holds=False)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if p_value(student, teacher, random, middle) <= 1 - confidence else (low, middle)
+        low, high = (middle, high) if p_value(doubted, teacher, random, middle) <= 1 - confidence else (low, middle)
     return Statement(keep, share, p, low, len(student.returns), p <= 1 - confidence)
+
+
+def with_doubt(student: Score, random: Score) -> Score:
+    """A student's episodes, and one more that chance might have played."""
+    return Score((*student.returns, random.mean))
 
 
 def p_value(student: Score, teacher: Score, random: Score, keep: float) -> float:
@@ -71,22 +85,49 @@ def p_value(student: Score, teacher: Score, random: Score, keep: float) -> float
     return float(t.sf(difference / math.sqrt(variance), freedom))
 
 
+def fewest_episodes(keep: float, confidence: float) -> int:
+    """Of a student that plays as its teacher does, always alike: of fewer, nothing is ever shown."""
+    # Of n ones and a zero the mean is n / (n + 1), and its standard error 1 / (n + 1).
+    return bisect_left(range(MOST_EPISODES), True, lo=1, key=lambda n: (1 - keep) * (n + 1) - 1 >= t.ppf(confidence, n))
+
+
+def check_episodes(flag: str, number: int, keep: float, confidence: float) -> None:
+    """Refuse numbers of episodes that never show anything.
+
+    Raises:
+        PotstillError: naming the flag.
+    """
+    if number < (fewest := fewest_episodes(keep, confidence)):
+        raise PotstillError(
+            f"{flag} {number}: fewer than {fewest:,} never show --keep {keep:g} at --confidence {confidence:g}"
+        )
+
+
 def episodes_needed(
     student: Score, teacher: Score, random: Score, keep: float, confidence: float, power: float
 ) -> int | None:
     """Episodes of student and teacher (a quarter as many of the random policy) after which a student that is as good as
     these episodes show, though no better than its teacher, is shown to keep `keep` with probability `power`.
 
-    None where it isn't above `keep`: no number would do.
+    None where it isn't above `keep`, or nearly so: no number would do.
     """
     gap = teacher.mean - random.mean
     if gap <= 0:
         return None
-    margin = (min(1.0, (student.mean - random.mean) / gap) - keep) * gap
+    kept = min(gap, student.mean - random.mean)
+    margin = kept - keep * gap
     if margin <= 0:
         return None
     variance = sum(
         weight**2 * float(np.var(score.returns, ddof=1)) / share
         for score, weight, share in ((student, 1.0, 1.0), (teacher, keep, 1.0), (random, 1 - keep, RANDOM_SHARE))
     )
-    return math.ceil(((norm.ppf(confidence) + norm.ppf(power)) / margin) ** 2 * variance)
+
+    def enough(number: int) -> bool:
+        # The doubted episode lowers the mean by the first, and adds the second to the student's variance.
+        lost, spread = kept / (number + 1), kept**2 / (number + 1)
+        tested = math.sqrt((variance + spread) / number)
+        return bool(margin - lost >= norm.ppf(confidence) * tested + norm.ppf(power) * math.sqrt(variance / number))
+
+    number = bisect_left(range(MOST_EPISODES), True, lo=fewest_episodes(keep, confidence), key=enough)
+    return number if number < MOST_EPISODES else None

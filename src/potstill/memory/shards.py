@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from potstill.files import TEMPORARY_SUFFIX
 from potstill.memory.replay import Replay
 
 Shards = list[tuple[int, int]]
@@ -39,10 +40,10 @@ def unseal(folder: Path, memories: Sequence[Replay], shards: Shards) -> None:
 
 
 def remove_strays(folder: Path, memories: Sequence[Replay], shards: Shards) -> None:
-    """Delete shards that a killed process left behind, and those whose rows the rings have overwritten."""
+    """Delete what a killed process left behind, and files whose rows the rings have overwritten."""
     keep = {_file(shard, index) for shard in shards for index in range(len(memories))}
     for path in folder.iterdir():
-        if path.name not in keep and path.suffix == ".npz":
+        if path.name not in keep and path.suffix in (".npz", TEMPORARY_SUFFIX):
             path.unlink()
 
 

@@ -56,6 +56,8 @@ class ReproduceOptions:
         for name in ("hours", "steps", "episodes"):
             if (given := getattr(self, name)) != getattr(ReproduceOptions, name):
                 raise PotstillError(f"--{name} {given}: --quick has its own; leave out one of them")
+        if len(self.seeds) > 1 and self.seeds != ReproduceOptions.seeds:
+            raise PotstillError(f"--seeds {' '.join(map(str, self.seeds))}: --quick takes one")
         return replace(self, hours=0.25, steps=20_000, seeds=self.seeds[:1], episodes=20)
 
     def record(self) -> dict[str, Any]:

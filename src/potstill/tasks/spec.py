@@ -185,7 +185,9 @@ def rom_name(task_id: str) -> str:
     """
     games = _games()
     game, _, version = task_id.removeprefix("ALE/").partition("-")
-    if version == "v5" and game.lower() in games:
+    if "?" in version:
+        raise PotstillError(f"task {task_id!r}: Atari's games take no arguments here")
+    if version == "v5" and game in map(_camel_case, games.values()):
         return games[game.lower()]
     hint = _atari_like(OLD_ATARI.sub("", game), 0.5)
     raise PotstillError(f"task {task_id!r}: no such Atari game; ids look like {hint or 'ALE/Pong-v5'}")
@@ -208,8 +210,13 @@ def _atari_like(game: str, cutoff: float) -> str | None:
     """The id of the Atari game that is called most like this, if it is enough."""
     games = _games()
     for close in difflib.get_close_matches(game.lower(), games, n=1, cutoff=cutoff):
-        return f"ALE/{''.join(part.capitalize() for part in games[close].split('_'))}-v5"
+        return f"ALE/{_camel_case(games[close])}-v5"
     return None
+
+
+def _camel_case(rom: str) -> str:
+    """ALE's name of a game as Gymnasium's ids have it: `ms_pacman` → `MsPacman`."""
+    return "".join(part.capitalize() for part in rom.split("_"))
 
 
 @cache
@@ -280,7 +287,7 @@ def make_gymnasium_env(task_id: str, **settings: Any) -> "gymnasium.Env[Any, Any
         raise PotstillError(f"task {task_id!r} needs a package that is not installed: {error}") from error
     except gymnasium.error.Error as error:
         atari = _atari_like(name.partition("-")[0], 0.9)
-        hint = f" Atari's games are called as in {atari}." if atari else ""
+        hint = f" Atari's games are called as in {atari}." if atari else " One's own: --task module:Mine-v0."
         raise PotstillError(f"task {task_id!r}: {in_a_line(error)}{hint}") from error
     except Exception as error:  # an environment may raise anything, of arguments that it doesn't take too
         raise PotstillError(f"task {task_id!r}: {in_a_line(error)}") from error

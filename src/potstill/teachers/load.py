@@ -12,6 +12,7 @@ from potstill.policy import Policy
 from potstill.teachers import onnx, sb3, state_dict, trusted
 from potstill.teachers.names import find
 from potstill.teachers.tensors import MAX_WEIGHTS, check_members, read_state_dict
+from potstill.teachers.vecnormalize import is_called_so
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
@@ -61,9 +62,10 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
         metadata, shapes = artifact.read_metadata(path)
     except PotstillError:
         if start[:1] == b"\x80":  # the first byte of a pickle, but also of some .safetensors files
-            raise PotstillError(
-                f"{path} is a pickle, which can run code when read: save its state dict as .safetensors"
-            ) from None
+            statistics = is_called_so(path)
+            mend = "name the zip that they belong to" if statistics else "save its state dict as .safetensors"
+            what = "holds statistics, no policy" if statistics else "is a pickle, which can run code when read"
+            raise PotstillError(f"{path} {what}: {mend}") from None
         if path.suffix not in artifact.SUFFIXES:
             raise PotstillError(
                 f"{path} is no .safetensors, .onnx, Stable-Baselines3's zip or PyTorch's state dict, by what it holds"

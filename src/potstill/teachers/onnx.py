@@ -51,6 +51,13 @@ class Said(nn.Module):
         return self.said
 
 
+class Log(nn.Module):
+    """Logits from probabilities."""
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
 class Unscaled(nn.Module):
     """Actions from -1 to 1 within the task's bounds: Stable-Baselines3's guide exports SAC, TD3 and DDPG so."""
 
@@ -109,6 +116,9 @@ def load(path: Path, task_id: str | None) -> list[Policy]:
     if task.bounds and said["by"] == "Tanh" and set(task.bounds[0] + task.bounds[1]) != {-1.0, 1.0}:
         policy.network.function = nn.Sequential(policy.network.function, Unscaled(*task.bounds))
         policy.provenance["actions"] = "from -1 to 1, scaled to the task's bounds"
+    if outputs_are == "logits" and said["by"] == "Softmax":
+        policy.network.function = nn.Sequential(policy.network.function, Log())
+        policy.provenance["output"] = f"{output}, probabilities, whose logs are logits"
     return [policy]
 
 

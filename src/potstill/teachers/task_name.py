@@ -24,7 +24,7 @@ RENAMED = {
 
 def task_in_name(path: Path, provenance: dict[str, object]) -> str | None:
     """The task in a file's name or a folder's above it; what was made of the name is noted in `provenance`."""
-    for name in (path.stem, *(folder.name for folder in list(path.parents)[:FOLDERS])):
+    for name in (path.stem, *(folder.name for folder in list(path.absolute().parents)[:FOLDERS])):
         if found := NAME.search(name):
             task = todays_id(found[1])
             provenance["task"] = f"{found[1]}, by its name" + (f"; played as {task}" if task != found[1] else "")

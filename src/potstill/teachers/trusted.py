@@ -51,6 +51,7 @@ def load(path: Path, kind: str, task_id: str | None, trust: bool) -> Policy:
     if not trust:
         raise PotstillError(
             f"{path} is a program ({kind}), which runs code when loaded: add --trust if you trust whoever made it"
+            " (export, which needs to know its network, has no --trust: distil it first)"
         )
     provenance: dict[str, object] = {"format": kind}
     if (named_task := task_id or task_in_name(path, provenance)) is None:

@@ -86,6 +86,8 @@ def plan(
             raise PotstillError(f"--online-updates {following.updates}: must be at least 1")
         if eval_every < (block := shortest_interval(options)):
             raise PotstillError(f"--eval-every {eval_every}: with --distill-online it must be at least {block:.0f}")
+    elif following.updates != online.Following.updates:
+        raise PotstillError(f"--online-updates {following.updates}: nobody learns online; add --distill-online")
     tasks = tuple(map(make_task, task_ids))
     first = tasks[0]
     for task in tasks:
