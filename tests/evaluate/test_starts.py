@@ -84,7 +84,8 @@ def test_a_file_of_starts_reads_back(file):
         ({"starts": [{"seed": 1, "actions": "Ä"}]}, "substring not found"),
         ({"starts": [{"seed": 1, "actions": 7}]}, "not iterable"),
         ({"starts": None}, "is no file of starts"),
-        ({"expert": {"name": "x", "sha256": float("nan")}}, "its expert"),
+        ({"expert": {"name": "x", "sha256": 7}}, "its expert"),
+        ({"expert": {"name": "x", "sha256": float("nan")}}, "is not a JSON file"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(file, changes, message):

@@ -143,7 +143,7 @@ def test_the_zip_and_the_state_dict_of_one_teacher_are_the_same(teachers_folder)
     ("name", "message"),
     [
         ("state_dicts/Pong-a2c-pickled-module.pth", "a pickle, which can run code when read"),
-        ("sb3/a2c-Acrobot-v1/vecnormalize.pkl", "is a pickle, which can run code when read"),
+        ("sb3/a2c-Acrobot-v1/vecnormalize.pkl", "holds statistics, no policy: name the zip"),
     ],
 )
 def test_what_cannot_be_loaded_yet_is_refused_by_name(name, message, teachers_folder):

@@ -39,7 +39,9 @@ def make(
     **changes: object,
 ) -> dict:
     options = DQNOptions(**{**SMALL, **changes})  # pyright: ignore[reportArgumentType]
-    for progress in run(plan(options, tasks, 1500, 3, 6, Following(students, 200)), out, resume, COMMAND):
+    for progress in run(
+        plan(options, tasks, 1500, 3, 6, Following(students, 200) if students else None), out, resume, COMMAND
+    ):
         assert progress.stage in STAGES or progress.stage == "hour", "it is shown"
         if refilled is not None and progress.stage == "refill":
             refilled.append(progress.done)
