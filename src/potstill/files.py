@@ -88,12 +88,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink()
 
 
-def _finite(number: str) -> float:
-    if not math.isfinite(value := float(number)):
-        raise ValueError(f"{number} is no number")
-    return value
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_bytes(path, to_json(value))
@@ -115,6 +109,12 @@ def read_json(path: Path) -> Any:
             return json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise PotstillError(f"{path} is not a JSON file ({error})") from error
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is no number")
+    return value
 
 
 def sha256(path: Path) -> str:

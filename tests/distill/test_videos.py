@@ -40,6 +40,7 @@ def test_each_student_is_filmed_once_beside_its_teacher(cartpole_file, read_film
     (tmp_path / "run" / "videos" / "mlp_8.mp4.0.partial").touch()  # a killed process was writing it
     stages = [(progress.stage, progress.done, progress.total) for progress in videos.film(planned, tmp_path / "run")]
     assert stages == [("film", 0, 2), ("film", 1, 2), ("film", 2, 2)]
+    assert sorted(path.name for path in (tmp_path / "run" / "videos").iterdir()) == ["mlp_4.mp4", "mlp_8.mp4"]
     after = result(tmp_path / "run")
     for student in after["students"]:
         assert student["tasks"][0].pop("video") == f"videos/{student['name']}.mp4"

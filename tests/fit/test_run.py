@@ -203,7 +203,16 @@ def test_one_teacher_is_needed(options, cartpole_file):
         prepare(replace(options, teacher=(cartpole_file,) * 2), GOAL)
 
 
-@pytest.mark.parametrize("odd", [{"0": {}, "1": 5}, {"2": {"mlp_4": {}}}, {"0": {"teacher": ["x"]}}, []])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"0": {}},
+        {"0": {"teacher": [1.0], "random": [1.0]}, "1": 5},
+        {"2": {"mlp_4": {}}},
+        {"0": {"teacher": ["x"]}},
+        [],
+    ],
+)
 def test_odd_looks_are_one_line(options, tmp_path, odd):
     begun = fit(prepare(options, GOAL), GOAL, tmp_path / "run", True, ["potstill", "fit"])
     assert any(progress.stage == "learn" for progress in begun)

@@ -45,6 +45,7 @@ def test_constants_by_hand():
 def test_where_nothing_varies_enough_episodes_decide():
     teacher, random = score_of([500] * 60), score_of([20] * 20)
     assert fewest_episodes(0.95, 0.95) == 53
+    assert fewest_episodes(0.1, 0.5) == 8, "of one episode nothing says how much they vary"
     assert statement(score_of([500] * 53), teacher, random, 0.95, 0.95).holds
     assert not statement(score_of([500] * 52), teacher, random, 0.95, 0.95).holds
     assert not statement(score_of([476] * 900), teacher, random, 0.95, 0.95).holds

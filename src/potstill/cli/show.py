@@ -104,7 +104,7 @@ def show_result(out: Path, page: Path) -> None:
         _print_task(console, result, index, teacher)
         if teacher["score"] and all(student["tasks"][index]["normalised"] is None for student in result["students"]):
             one = teacher["score"]["episodes"] == 1
-            why = "isn't surely better than chance" if not one else "played one episode, which shows nothing,"
+            why = "played one episode, which shows nothing," if one else "isn't surely better than chance"
             console.print(f"{teacher['name']} {why} on {teacher['task']}: nothing to compare with")
     for student in result["students"]:
         if "geometric_mean" in student:

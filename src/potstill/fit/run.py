@@ -195,11 +195,18 @@ def _surely_below(student: Score, teacher: Score, random: Score, share: float) -
 
 
 def _read_looks(out: Path) -> dict[str, Any]:
+    """What was seen on the way, by hour; maybe brought from another machine.
+
+    Raises:
+        PotstillError: it is something else.
+    """
     with as_written(out / "looks.json"):
         looks: dict[str, Any] = read_json(out / "looks.json")
         for hour, of in looks.items():
             if hour == "0":
-                good = all(math.isfinite(sum(returns)) for returns in of.values())
+                good = {"teacher", "random"} <= of.keys() and all(
+                    returns and math.isfinite(sum(returns)) for returns in of.values()
+                )
             else:
                 good = all(type(said["dropped"]) is bool and math.isfinite(said["share"]) for said in of.values())
             if not good:

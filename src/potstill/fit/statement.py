@@ -21,7 +21,7 @@ from potstill.errors import PotstillError
 from potstill.evaluate import RANDOM_SHARE, Score
 
 MIN_EPISODES = 8
-"""Of a student, to choose it by: of fewer, how much its returns vary isn't known."""
+"""Of a student, to choose it by or to state anything: of fewer, how much its returns vary isn't known."""
 MOST_EPISODES = 10**9
 """More are never played."""
 FAR = 10.0
@@ -50,7 +50,8 @@ class Statement:
 
 
 def statement(student: Score, teacher: Score, random: Score, keep: float, confidence: float) -> Statement:
-    """Test whether a student keeps at least `keep`, one-sided at level 1 − `confidence`."""
+    """Test whether a student, its episodes joined by one of chance's, keeps at least `keep`, one-sided at level 1 −
+    `confidence`."""
     gap = teacher.mean - random.mean
     doubted = with_doubt(student, random)
     p = p_value(doubted, teacher, random, keep)
@@ -88,7 +89,9 @@ def p_value(student: Score, teacher: Score, random: Score, keep: float) -> float
 def fewest_episodes(keep: float, confidence: float) -> int:
     """Of a student that plays as its teacher does, always alike: of fewer, nothing is ever shown."""
     # Of n ones and a zero the mean is n / (n + 1), and its standard error 1 / (n + 1).
-    return bisect_left(range(MOST_EPISODES), True, lo=1, key=lambda n: (1 - keep) * (n + 1) - 1 >= t.ppf(confidence, n))
+    return bisect_left(
+        range(MOST_EPISODES), True, lo=MIN_EPISODES, key=lambda n: (1 - keep) * (n + 1) - 1 >= t.ppf(confidence, n)
+    )
 
 
 def check_episodes(flag: str, number: int, keep: float, confidence: float) -> None:
