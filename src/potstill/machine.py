@@ -17,7 +17,7 @@ import torch
 from potstill.errors import PotstillError
 from potstill.version import __version__
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Of malloc.h."""
 
 
@@ -83,12 +83,14 @@ def keep_freed_memory() -> None:
     """Have glibc keep what tensors of up to 32 MiB free, for the next ones.
 
     It gives the end of its heap back whenever 64 MiB are free, so that each update of a large minibatch asks the system
-    for the same pages again: a third of DQN's learning on a CPU (docs/log.md).
+    for the same pages again: a third of DQN's learning on a CPU (docs/log.md). The heaps of other threads, of 64 MiB
+    each, it gives back whatever it is told, unless it is to keep as much as that free.
     """
     with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32 << 20)  # glibc's own largest
         mallopt(M_TRIM_THRESHOLD, -1)  # never
+        mallopt(M_TOP_PAD, 64 << 20)
 
 
 def has_bf16(device: str) -> bool:

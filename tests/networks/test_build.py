@@ -1,10 +1,14 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from potstill import PotstillError
 from potstill.networks import (
     MultiHead,
     NetworkSpec,
+    as_floats,
     build,
     fold_batch_norm,
     num_parameters,
@@ -31,7 +35,30 @@ def test_an_mlp_has_the_layers_its_spec_says():
 def test_frames_are_scaled_to_one():
     network = build(NetworkSpec.parse("net3"), (4, 84, 84), 6)
     frames = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
-    torch.testing.assert_close(network(frames), network(frames.float() / 255))
+    plain = copy.deepcopy(network)
+    plain.trunk[0] = nn.Conv2d(4, 16, 8, 4)
+    plain.trunk[0].load_state_dict(network.trunk[0].state_dict())
+    torch.testing.assert_close(network(frames), plain(frames.float() / 255))
+    plain.trunk[0] = network.trunk[0].divided()
+    torch.testing.assert_close(network(frames), plain(frames.float()))
+
+
+@pytest.mark.parametrize(("dtype", "learning", "last"), [
+    (torch.float32, False, False), (torch.float32, True, True), (torch.bfloat16, False, True)
+])  # fmt: skip
+def test_frames_lie_as_convolutions_are_fastest(dtype, learning, last):
+    frames = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    floats = as_floats(frames, dtype, learning)
+    assert (floats.dtype, floats.is_contiguous(memory_format=torch.channels_last)) == (dtype, last)
+    assert (floats == frames).all()  # bfloat16 holds every byte
+
+
+def test_frames_take_autocasts_arithmetic():
+    network = build(NetworkSpec.parse("net3"), (4, 84, 84), 6)
+    frames = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(frames).dtype == torch.bfloat16
+    assert network(frames).dtype == torch.float32
 
 
 def test_a_network_of_two_frames_looks_at_the_newest_alone():
@@ -50,7 +77,7 @@ def test_a_network_of_two_frames_looks_at_the_newest_alone():
 def test_a_fresh_network_tells_frames_apart():
     # PyTorch's default initialisation gives 4e-4 on Pong, and such a student doesn't learn.
     torch.manual_seed(0)
-    frames = torch.rand(16, 4, 84, 84) * 0.2
+    frames = torch.rand(16, 4, 84, 84) * 0.2 * 255
     assert build(NetworkSpec.parse("net3"), (4, 84, 84), 6)(frames).std(0).mean() > 0.01
 
 

@@ -2,9 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from potstill.errors import PotstillError
 from potstill.losses import GAUSSIAN_LOSSES, LOSSES
 from potstill.machine import arithmetic_threads, use_threads, workers
 from potstill.memory import Replay, Sample
-from potstill.networks import BATCH_NORM_MOMENTUM, scale, set_batch_norm_momentum
+from potstill.networks import BATCH_NORM_MOMENTUM, set_batch_norm_momentum
 from potstill.policy import Policy
 
 REPORT_EVERY = 50
@@ -37,15 +36,13 @@ def learn(plan: Plan, state: State, hour: int, pool: ThreadPoolExecutor) -> Iter
     options, tasks = plan.options, len(state.memories)
     updates, rows = updates_until(hour, options, tasks), rows_until(hour, options)
     total = updates_until(options.hours, options, tasks)
-    spread = _spread(plan, state.students, pool)
     while state.updates < updates:
         start = time.perf_counter()
         several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
         # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
         samples = [draw(state, rows, options, state.sample_rng) for _ in range(several)]
         rates = [learning_rate(state.updates + number, total, options) for number in range(several)]
-        work = partial(_updates, plan, state.memories, samples, rates, state.updates)
-        means = list(spread(work, state.students))
+        means = _several_updates(plan, state.memories, state.students, samples, rates, state.updates, pool)
         state.updates += several
         state.seconds["learn"] += time.perf_counter() - start
         if lost := [student.name for student, (loss, _) in zip(state.students, means, strict=True) if not loss < 1e30]:
@@ -69,14 +66,12 @@ def cooled(plan: Plan, state: State) -> Generator[LoopProgress, None, dict[str, 
     rng, rows = np.random.default_rng([options.seed, Stream.ASIDE, state.hours]), rows_until(state.hours, options)
     rate = learning_rate(state.updates, total, options)
     with workers(len(copies), plan.threads) as pool, arithmetic_threads(1):
-        spread = _spread(plan, copies, pool)
         for done in range(0, count, REPORT_EVERY):
             start = time.perf_counter()
             numbers = range(done, min(done + REPORT_EVERY, count))
             samples = [draw(state, rows, options, rng) for _ in numbers]
             rates = [rate * (1 - number / count) for number in numbers]
-            work = partial(_updates, plan, state.memories, samples, rates, state.updates + done)
-            list(spread(work, copies))
+            _several_updates(plan, state.memories, copies, samples, rates, state.updates + done, pool)
             state.seconds["learn"] += time.perf_counter() - start
             yield LoopProgress("cool", numbers.stop, count, state.hours)
     for student in copies:
@@ -105,42 +100,68 @@ def threads_inside(students: list[Student], threads: int) -> int:
     return 1 if all(student.num_parameters < TINY for student in students) else threads
 
 
-def _spread(
-    plan: Plan, students: list[Student], pool: ThreadPoolExecutor
-) -> Callable[..., Iterable[tuple[float, float]]]:
-    """Students a core each, or one after the other on all: a `map`."""
-    inside = threads_inside(students, plan.threads)
-    side_by_side = plan.options.device == "cpu" and min(inside, len(students)) > 1
-    use_threads(1 if side_by_side else inside)
-    return pool.map if side_by_side else map
-
-
-def _updates(
+def _several_updates(
     plan: Plan,
     memories: list[Replay],
+    students: list[Student],
     samples: list[dict[int, Sample]],
     rates: list[float],
     first: int,
-    student: Student,
-) -> tuple[float, float]:
-    """Some optimiser steps of one student, from its `first` on, each with its samples and its learning rate; returns
-    the mean loss and the agreement with the labels."""
-    sums = torch.zeros(2, device=plan.options.device)
-    for number, (sample, rate) in enumerate(zip(samples, rates, strict=True), first):
-        batch = {index: memories[index].take(*where) for index, where in sample.items()}
-        settled = number * BATCH_NORM_MOMENTUM >= 1
-        if not settled:
-            set_batch_norm_momentum(student.learner, number)
-        for group in student.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-        # A graph holds batch normalisation's momentum as it was, and that changes until then.
-        as_graph = plan.options.device == "cuda" and settled
-        sums += torch.stack((update_as_graph if as_graph else update)(plan, student, batch))
-    loss, agreement = (sums / len(samples)).tolist()
-    return loss, agreement
+    pool: ThreadPoolExecutor,
+) -> list[tuple[float, float]]:
+    """Optimiser steps of every student, from its `first` on, each with its samples and its learning rate; returns each
+    student's mean loss and its agreement with the labels."""
+    sums = [torch.zeros(2, device=plan.options.device) for _ in students]
+    inside = threads_inside(students, plan.threads)
+
+    def one(index: int, number: int) -> None:
+        batch = {task: memories[task].take(*where) for task, where in samples[number].items()}
+        sums[index] += torch.stack(_update(plan, students[index], batch, rates[number], first + number))
+
+    if plan.options.device == "cpu" and min(inside, len(students)) > 1:
+        use_threads(1)
+        _in_turns(one, len(students), len(samples), pool, plan.threads)
+    else:
+        use_threads(inside)
+        for index in range(len(students)):
+            for number in range(len(samples)):
+                one(index, number)
+    return [(loss, agreement) for loss, agreement in (torch.stack(sums) / len(samples)).tolist()]
+
+
+def _in_turns(
+    work: Callable[[int, int], None], students: int, updates: int, pool: ThreadPoolExecutor, threads: int
+) -> None:
+    """Students side by side, an update at a time, whoever has most of them left first: so all end together, and no core
+    waits for the last one."""
+    left, running = [updates] * students, dict[Future[None], int]()
+    while any(left) or running:
+        free = [index for index in range(students) if left[index] and index not in running.values()]
+        if free and len(running) < threads:
+            index = max(free, key=left.__getitem__)
+            running[pool.submit(work, index, updates - left[index])] = index
+            left[index] -= 1
+        else:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[future]
+                future.result()
+
+
+def _update(
+    plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]], rate: float, number: int
+) -> tuple[Tensor, ...]:
+    """A student's optimiser step of that number; returns the loss and the agreement with the labels."""
+    settled = number * BATCH_NORM_MOMENTUM >= 1
+    if not settled:
+        set_batch_norm_momentum(student.learner, number)
+    for group in student.optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    # A graph holds batch normalisation's momentum as it was, and that changes until then.
+    as_graph = plan.options.device == "cuda" and settled
+    return (update_as_graph if as_graph else update)(plan, student, batch)
 
 
 def update_as_graph(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
@@ -155,9 +176,8 @@ def update_as_graph(plan: Plan, student: Student, batch: dict[int, tuple[Tensor,
 def update(plan: Plan, student: Student, batch: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """One optimiser step on a minibatch, observations and labels by task; returns the loss, and the student's agreement
     with the labels before it."""
-    observations = torch.cat([observations for observations, _ in batch.values()])
-    if observations.dtype == torch.uint8:
-        observations = scale(observations, torch.bfloat16 if plan.bf16 else torch.float32, learning=True)
+    parts = [observations for observations, _ in batch.values()]
+    observations = torch.cat(parts) if parts[1:] else parts[0]  # which would be copied
     with torch.autocast(plan.options.device, torch.bfloat16, enabled=plan.bf16):
         outputs = student.learner(observations, {index: len(labels) for index, (_, labels) in batch.items()})
     losses: list[Tensor] = []

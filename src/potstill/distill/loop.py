@@ -164,8 +164,9 @@ def label(
         PotstillError: they are no finite numbers else.
     """
     if teacher.thread_safe:
-        parts = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
-        outputs = torch.cat(list(pool.map(teacher.outputs, parts)))
+        mine, *others = np.array_split(observations, min(play_threads(teacher, threads), len(observations)))
+        theirs = [pool.submit(teacher.outputs, part) for part in others]
+        outputs = torch.cat([teacher.outputs(mine), *(part.result() for part in theirs)])
     else:
         with arithmetic_threads(play_threads(teacher, threads)):
             outputs = teacher.outputs(observations)

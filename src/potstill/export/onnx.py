@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from potstill.artifact import KEY, SCHEMA
 from potstill.errors import PotstillError, need
+from potstill.networks import FramesConv
 from potstill.policies import as_one, describe
 from potstill.policy import Meaning, Policy
 
@@ -26,7 +27,7 @@ CALIBRATION_BATCH = 128
 
 
 class Graph(nn.Module):
-    """What is exported. Frames are not scaled: the first convolution's weights are, and 28,000 divisions saved."""
+    """What is exported."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         super().__init__()
@@ -36,9 +37,9 @@ class Graph(nn.Module):
             # Its bounds are cached, and those made while this is traced would be no tensors.
             actions.of(torch.zeros(1, len(actions.low)))
         if policies[0].observation_dtype == "uint8":
-            first = next(layer for layer in self.network.trunk if isinstance(layer, nn.Conv2d))
-            with torch.no_grad():
-                first.weight /= 255
+            layers = self.network.trunk
+            index, first = next((i, layer) for i, layer in enumerate(layers) if isinstance(layer, FramesConv))
+            layers[index] = first.divided()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
         features = self.network.trunk(observations.float())

@@ -8,7 +8,7 @@ from potstill.networks import NetworkSpec, build
 
 
 class PotstillCNN(BaseFeaturesExtractor):
-    """Three convolutions and a layer, named as in NatureCNN; Stable-Baselines3 has scaled the frames already."""
+    """Three convolutions and a layer, named as in NatureCNN."""
 
     def __init__(self, observation_space: gymnasium.spaces.Box, convs: list[int], features_dim: int) -> None:
         super().__init__(observation_space, features_dim)
@@ -17,4 +17,4 @@ class PotstillCNN(BaseFeaturesExtractor):
         self.cnn, self.linear = nn.Sequential(*layers[:-2]), nn.Sequential(*layers[-2:])
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.linear(self.cnn(observations))
+        return self.linear(self.cnn(observations * 255))  # Stable-Baselines3 has divided them, as the first layer does

@@ -26,7 +26,7 @@ from potstill.machine import arithmetic_threads
 from potstill.memory import Replay, Sample
 from potstill.memory.priorities import Priorities
 from potstill.memory.shards import Shards
-from potstill.networks import MultiHead, Network, scale
+from potstill.networks import MultiHead, Network, as_floats
 from potstill.policies import as_one, use
 from potstill.policy import Policy, check_finite
 from potstill.progress import Progress
@@ -200,8 +200,7 @@ def _play(game: Game, state: State, options: DQNOptions, bf16: bool) -> None:
     observations, age = envs.observations, envs.age.copy()
     check_finite(observations)
     with torch.no_grad():
-        seen = _scaled(torch.as_tensor(observations).to(options.device), bf16, False)
-        outputs = _outputs(game.policy.ours, seen, bf16).cpu()
+        outputs = _outputs(game.policy.ours, torch.as_tensor(observations).to(options.device), bf16).cpu()
     explore = epsilon(state.steps, options)
     if options.ez_greedy:
         actions = choose_or_hold(outputs, explore, game.held, state.play_rng)
@@ -271,14 +270,14 @@ def learn(state: State, options: DQNOptions, bf16: bool) -> Tensor:
 def _loss(game: Game, batch: Batch, weights: Tensor, options: DQNOptions, bf16: bool) -> tuple[Tensor, Tensor]:
     """The loss, and (batch,) temporal-difference errors."""
     online = game.policy.ours
-    observations, next_observations = (
-        _scaled(frames, bf16, True) for frames in (batch.observations, batch.next_observations)
-    )
+    next_observations = batch.next_observations
+    if next_observations.dtype == torch.uint8:  # once for both networks
+        next_observations = as_floats(next_observations, torch.bfloat16 if bf16 else torch.float32, learning=True)
     with torch.no_grad():
         values = _outputs(game.target, next_observations, bf16)
         chooser = values if options.single_q else _outputs(online, next_observations, bf16)
         best = values.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
-    chosen = _outputs(online, observations, bf16).gather(1, batch.actions[:, None])[:, 0]
+    chosen = _outputs(online, batch.observations, bf16).gather(1, batch.actions[:, None])[:, 0]
     goal = batch.returns + batch.discounts * best
     loss = (weights * batch.valid * smooth_l1_loss(chosen, goal, reduction="none")).mean()
     return loss, batch.valid * (chosen - goal)
@@ -297,12 +296,6 @@ def transitions(memory: Replay, sample: Sample, n_step: int, discount: float) ->
         valid &= (going == 0) | (labels[:, END] != TRUNCATED)
         going *= labels[:, END] == 0
     return Batch(observations, first[:, ACTION].long(), returns, next_observations, going * discount**n_step, valid)
-
-
-def _scaled(observations: Tensor, bf16: bool, learning: bool) -> Tensor:
-    if observations.dtype != torch.uint8:
-        return observations
-    return scale(observations, torch.bfloat16 if bf16 else torch.float32, learning)
 
 
 def _outputs(network: Network, observations: Tensor, bf16: bool) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from potstill.chance import Stream
 from potstill.files import write_json
-from potstill.networks import scale
 from potstill.policies import as_one
 from potstill.policy import Policy
 from potstill.tasks import Envs, EpisodeSeeds, make_task
@@ -39,7 +38,7 @@ def picture(student: Path, out: Path, seed: int, threads: int) -> None:
     first: list[Tensor] = []
     last: list[Tensor] = []
     for policy in policies:
-        frames = scale(torch.from_numpy(_states(policy, seed, threads)), torch.float32)
+        frames = torch.from_numpy(_states(policy, seed, threads))
         with torch.no_grad():
             first.append(trunk[:2](frames).flatten(1))
             last.append(trunk(frames))
