@@ -55,7 +55,13 @@ def make_student(algorithm: type, student: str, env: VecFrameStack, **settings: 
 def _kwargs(policy: Policy) -> dict[str, Any]:
     network = policy.network
     extractor = {"trunk": network.trunk, "width": network.head.in_features}
-    return {"features_extractor_class": Trunk, "features_extractor_kwargs": extractor, "net_arch": []}
+    # The trunk takes bytes as they are, so that nothing has to divide them, here either.
+    return {
+        "features_extractor_class": Trunk,
+        "features_extractor_kwargs": extractor,
+        "net_arch": [],
+        "normalize_images": False,
+    }
 
 
 def _make_game(task: str, **_: Any) -> gymnasium.Env[Any, Any]:

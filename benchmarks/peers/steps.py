@@ -2,7 +2,8 @@
 
 Both learn as many samples as they play, once each: sb3_distill a rollout of 16 environments by 5 steps at a time (its
 defaults), Potstill minibatches of 256 from its memory. sb3_distill gets whichever of Stable-Baselines3's two vector
-environments is faster here. Its students also learn a value function, which its class always does.
+environments is faster here. Its students also learn a value function, which its class always does. Each measurement has
+a process of its own: how Potstill sets up memory would help the other, too.
 
     git clone https://github.com/spiglerg/sb3_distill
     PYTHONPATH=sb3_distill python benchmarks/peers/steps.py --teacher Pong-ppo.safetensors --task ALE/Pong-v5
@@ -13,7 +14,10 @@ import json
 import os
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from sb3_side import make_env, make_student, make_teacher
@@ -25,15 +29,15 @@ from potstill.distill.options import DistillOptions
 from potstill.distill.plan import plan
 from potstill.distill.schedule import STEPS_PER_HOUR
 from potstill.machine import machine, versions
-from potstill.policy import Policy
 
 
-def peer(teacher: Policy, student: str, task: str, steps: int, vec_env: type) -> float:
+def peer(teacher: Path, student: str, task: str, steps: int, vec_env: type) -> float:
     from sb3_distill import TeacherDistill
 
+    torch.set_num_threads(os.cpu_count() or 1)
     env = make_env(task, vec_env)
     model, _ = make_student(TeacherDistill, student, env, seed=0)
-    model.set_teacher(make_teacher(teacher, env))
+    model.set_teacher(make_teacher(potstill.load(teacher), env))
     model.learn(total_timesteps=16 * 20)
     start = time.perf_counter()
     model.learn(total_timesteps=steps)
@@ -57,6 +61,11 @@ def ours(teacher: Path, student: str, task: str, hours: float) -> float:
     return hours * STEPS_PER_HOUR / timed(planned)[0]
 
 
+def alone(work: Any, *arguments: Any) -> float:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", type=Path, required=True, help="a policy whose outputs are logits")
@@ -68,11 +77,10 @@ def main() -> None:
     options = parser.parse_args()
     rates: dict[str, list[float]] = {"sb3_distill, SubprocVecEnv": [], "sb3_distill, DummyVecEnv": [], "potstill": []}
     for _ in range(options.repeats):
-        for name, kind in (("SubprocVecEnv", SubprocVecEnv), ("DummyVecEnv", DummyVecEnv)):
-            torch.set_num_threads(os.cpu_count() or 1)
-            teacher = potstill.load(options.teacher)
-            rates[f"sb3_distill, {name}"].append(peer(teacher, options.student, options.task, options.steps, kind))
-        rates["potstill"].append(ours(options.teacher, options.student, options.task, options.hours))
+        shared = options.teacher, options.student, options.task
+        for kind in (SubprocVecEnv, DummyVecEnv):
+            rates[f"sb3_distill, {kind.__name__}"].append(alone(peer, *shared, options.steps, kind))
+        rates["potstill"].append(alone(ours, *shared, options.hours))
     medians = {name: statistics.median(of) for name, of in rates.items()}
     ratio = medians["potstill"] / max(rate for name, rate in medians.items() if name != "potstill")
     record = {
