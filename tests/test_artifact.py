@@ -62,6 +62,7 @@ def test_every_truncation_is_one_line(cartpole_file):
         (lambda h, d: d["observation"].update(shape=[10**12]), "does not describe a policy"),
         (lambda h, d: d["observation"].update(shape="4"), "does not describe a policy"),
         (lambda h, d: d["observation"].update(dtype="object"), "does not describe a policy"),
+        (lambda h, d: d["observation"].update(dtype="uint8"), "does not describe a policy"),
         (lambda h, d: d.pop("provenance"), "does not describe a policy"),
         (lambda h, d: d["provenance"].update(by="\ud800"), "holds no readable policy description"),
         (lambda h, d: d["provenance"].update(steps=float("inf")), "holds no readable policy description"),

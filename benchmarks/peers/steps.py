@@ -3,7 +3,7 @@
 Both learn as many samples as they play, once each: sb3_distill a rollout of 16 environments by 5 steps at a time (its
 defaults), Potstill minibatches of 256 from its memory. sb3_distill gets whichever of Stable-Baselines3's two vector
 environments is faster here. Its students also learn a value function, which its class always does. Each measurement has
-a process of its own: how Potstill sets up memory would help the other, too.
+a process of its own.
 
     git clone https://github.com/spiglerg/sb3_distill
     PYTHONPATH=sb3_distill python benchmarks/peers/steps.py --teacher Pong-ppo.safetensors --task ALE/Pong-v5
@@ -14,12 +14,10 @@ import json
 import os
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
+from alone import alone
 from sb3_side import make_env, make_student, make_teacher
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
@@ -59,11 +57,6 @@ def ours(teacher: Path, student: str, task: str, hours: float) -> float:
         )
     )
     return hours * STEPS_PER_HOUR / timed(planned)[0]
-
-
-def alone(work: Any, *arguments: Any) -> float:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 The same network, task, cores, target (single Q-learning) and number of samples learnt for each step played.
 Stable-Baselines3 as its zoo trains Atari: 8 environments in its own wrappers, minibatches of 32, one gradient step for
 each 4 steps played; and with potstill's 32 environments and minibatches of 256, where that is faster. The rate is that
-of learning under way.
+of learning under way. Each measurement has a process of its own.
 
     python benchmarks/peers/train.py --task ALE/Pong-v5 --repeats 3
 """
@@ -17,6 +17,7 @@ import warnings
 
 import numpy as np
 import torch
+from alone import alone
 from sb3_side import make_env
 from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
@@ -34,6 +35,8 @@ BEFORE = 1_000
 
 
 def peer(task: str, vec_env: type, envs: int, batch: int, seconds: float) -> float:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(os.cpu_count() or 1)
     env = make_env(task, vec_env, envs)
     every = round(batch / RATIO / envs) or 1
     model = DQN(
@@ -71,7 +74,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each measurement")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
     cases = {
         "stable_baselines3, 8 DummyVecEnv, batch 32": (DummyVecEnv, 8, 32),
         "stable_baselines3, 8 SubprocVecEnv, batch 32": (SubprocVecEnv, 8, 32),
@@ -80,9 +82,8 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in (*cases, "potstill")}
     for _ in range(options.repeats):
         for name, case in cases.items():
-            torch.set_num_threads(os.cpu_count() or 1)
-            rates[name].append(peer(options.task, *case, options.seconds))
-        rates["potstill"].append(ours(options.task, options.seconds))
+            rates[name].append(alone(peer, options.task, *case, options.seconds))
+        rates["potstill"].append(alone(ours, options.task, options.seconds))
     medians = {name: statistics.median(of) for name, of in rates.items()}
     ratios = np.array(rates["potstill"]) / np.max([rates[name] for name in cases], axis=0)
     print(json.dumps({

@@ -70,6 +70,16 @@ def test_it_plays_there_and_comes_back_the_same(spec, outputs_are, task_id, squa
         assert spread.mean().abs() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+def test_a_network_of_frames_can_be_traced_there():
+    task = make_task("ALE/Pong-v5")
+    seen = observations_of(task)
+    model = sb3.to_sb3(policy_for("net3", "q", task, None), task, seen)
+    frames, _ = model.policy.obs_to_tensor(seen)
+    traced = torch.jit.trace(model.q_net, frames)
+    torch.testing.assert_close(traced(frames), model.q_net(frames))
+
+
 def test_another_process_scores_it_with_stable_baselines3_alone(cartpole_teacher, tmp_path):
     task = make_task("CartPole-v1")
     path = tmp_path / "cartpole.zip"

@@ -6,6 +6,7 @@ from torch import nn
 
 from potstill import PotstillError
 from potstill.networks import (
+    FramesConv,
     MultiHead,
     NetworkSpec,
     as_floats,
@@ -53,12 +54,18 @@ def test_frames_lie_as_convolutions_are_fastest(dtype, learning, last):
     assert (floats == frames).all()  # bfloat16 holds every byte
 
 
-def test_frames_take_autocasts_arithmetic():
+def test_the_first_convolution_lays_frames_out_for_what_it_is_asked(monkeypatch):
     network = build(NetworkSpec.parse("net3"), (4, 84, 84), 6)
     frames = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    given, convolve = [], FramesConv._conv_forward
+    monkeypatch.setattr(FramesConv, "_conv_forward", lambda *args: given.append(args[1]) or convolve(*args))
+    with torch.no_grad():
+        network(frames)
+    network(frames)
     with torch.autocast("cpu", torch.bfloat16):
-        assert network(frames).dtype == torch.bfloat16
-    assert network(frames).dtype == torch.float32
+        network(frames)
+    layouts = [(floats.dtype, floats.is_contiguous(memory_format=torch.channels_last)) for floats in given]
+    assert layouts == [(torch.float32, False), (torch.float32, True), (torch.bfloat16, True)]
 
 
 def test_a_network_of_two_frames_looks_at_the_newest_alone():

@@ -39,7 +39,7 @@ def learn(plan: Plan, state: State, hour: int, pool: ThreadPoolExecutor) -> Iter
     while state.updates < updates:
         start = time.perf_counter()
         several = min(updates, (state.updates // REPORT_EVERY + 1) * REPORT_EVERY) - state.updates
-        # Only where the samples lie is drawn here: each student fetches them itself and keeps its own pace.
+        # Only where the samples lie is drawn here: each student fetches them itself.
         samples = [draw(state, rows, options, state.sample_rng) for _ in range(several)]
         rates = [learning_rate(state.updates + number, total, options) for number in range(several)]
         means = _several_updates(plan, state.memories, state.students, samples, rates, state.updates, pool)
@@ -132,8 +132,8 @@ def _several_updates(
 def _in_turns(
     work: Callable[[int, int], None], students: int, updates: int, pool: ThreadPoolExecutor, threads: int
 ) -> None:
-    """Students side by side, an update at a time, whoever has most of them left first: so all end together, and no core
-    waits for the last one."""
+    """Students side by side, an update at a time, whoever has most of them left first: so that they end together, as
+    nearly as may be, and no core waits for the last one."""
     left, running = [updates] * students, dict[Future[None], int]()
     while any(left) or running:
         free = [index for index in range(students) if left[index] and index not in running.values()]

@@ -4,17 +4,18 @@ import gymnasium
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from potstill.networks import NetworkSpec, build
+from potstill.networks import FramesConv, NetworkSpec, build
 
 
 class PotstillCNN(BaseFeaturesExtractor):
-    """Three convolutions and a layer, named as in NatureCNN."""
+    """Three convolutions and a layer, named as in NatureCNN; Stable-Baselines3 has scaled the frames already."""
 
     def __init__(self, observation_space: gymnasium.spaces.Box, convs: list[int], features_dim: int) -> None:
         super().__init__(observation_space, features_dim)
         spec = NetworkSpec("cnn", (convs[0], convs[1], convs[2]), (features_dim,))
-        layers = list(build(spec, observation_space.shape, 1).trunk)
-        self.cnn, self.linear = nn.Sequential(*layers[:-2]), nn.Sequential(*layers[-2:])
+        first, *layers = build(spec, observation_space.shape, 1).trunk
+        assert isinstance(first, FramesConv)
+        self.cnn, self.linear = nn.Sequential(first.divided(), *layers[:-2]), nn.Sequential(*layers[-2:])
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.linear(self.cnn(observations * 255))  # Stable-Baselines3 has divided them, as the first layer does
+        return self.linear(self.cnn(observations))

@@ -100,7 +100,7 @@ class Newest(nn.Module):
 class FramesConv(nn.Conv2d):
     """The first convolution: takes frames from 0 to 255, with the weights of one that takes them from 0 to 1.
 
-    To divide the weights spares 28,000 divisions an observation, a twelfth of learning (docs/log.md).
+    To divide the weights spares 28,000 divisions an observation (docs/log.md).
     """
 
     def forward(self, input: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
