@@ -70,7 +70,7 @@ def test_it_plays_there_and_comes_back_the_same(spec, outputs_are, task_id, squa
         assert spread.mean().abs() < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_network_of_frames_can_be_traced_there():
     task = make_task("ALE/Pong-v5")
     seen = observations_of(task)
