@@ -193,7 +193,7 @@ def test_runs_of_older_versions_have_a_page(tmp_path, name):
     [
         ("demo", "Loss: KL, temperature 0.01."),
         ("losses/Pong-0", "Loss: KL, temperature 0.01 (kl); MSE (mse); NLL (nll)."),
-        ("multitask-3/distilled-0", "Loss: KL, temperature 0.01, 0.01, 1.0 (kl); NLL (nll)."),
+        ("multitask-3/half-hour", "Loss: KL, temperature 0.01, 0.01, 1.0 (kl); NLL (nll)."),
     ],
 )
 def test_it_says_what_the_students_learnt_by(tmp_path, name, said):
