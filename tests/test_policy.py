@@ -9,6 +9,13 @@ from potstill.actions import choose
 from potstill.networks import NetworkSpec
 
 
+def test_a_network_sees_what_its_kind_takes():
+    with pytest.raises(PotstillError, match="can't see float32: a CNN takes frames as bytes"):
+        Policy.new(NetworkSpec.parse("net3"), "q", (4, 84, 84), "float32", 6)
+    with pytest.raises(PotstillError, match="mlp:8 can't see uint8"):
+        Policy.new(NetworkSpec.parse("mlp:8"), "q", (4,), "uint8", 2)
+
+
 def test_a_policy_reads_back_what_it_saved(tmp_path):
     torch.manual_seed(0)
     policy = Policy.new(
