@@ -83,10 +83,10 @@ class Policy:
         Raises:
             PotstillError: such a network can't see such observations.
         """
-        if (observation_dtype == "uint8") != (spec.kind == "cnn"):
-            raise PotstillError(f"{spec} can't see {observation_dtype}: a CNN takes frames as bytes, an MLP float32")
         seen = observation_shape if sees is None else (sum(stop - start for start, stop in sees),)
         network = build(spec, seen, num_actions * (2 if outputs_are == "gaussian" else 1))
+        if (observation_dtype == "uint8") != (spec.kind == "cnn"):
+            raise PotstillError(f"{spec} can't see {observation_dtype}: a CNN takes frames as bytes, an MLP float32")
         if outputs_are == "gaussian":  # every standard deviation begins at 1
             nn.init.zeros_(network.head.weight[num_actions:])
         policy = cls(network, spec, outputs_are, seen, observation_dtype, **rest)
