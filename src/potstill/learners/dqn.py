@@ -273,11 +273,13 @@ def _loss(game: Game, batch: Batch, weights: Tensor, options: DQNOptions, bf16: 
     next_observations = batch.next_observations
     if next_observations.dtype == torch.uint8:  # once for both networks
         next_observations = as_floats(next_observations, torch.bfloat16 if bf16 else torch.float32, learning=True)
-    with torch.no_grad():
-        values = _outputs(game.target, next_observations, bf16)
-        chooser = values if options.single_q else _outputs(online, next_observations, bf16)
-        best = values.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
-    chosen = _outputs(online, batch.observations, bf16).gather(1, batch.actions[:, None])[:, 0]
+    # Within one context weights are cast once; first where they have gradients, as what is kept would have none.
+    with torch.autocast(next_observations.device.type, enabled=False):
+        chosen = _outputs(online, batch.observations, bf16).gather(1, batch.actions[:, None])[:, 0]
+        with torch.no_grad():
+            values = _outputs(game.target, next_observations, bf16)
+            chooser = values if options.single_q else _outputs(online, next_observations, bf16)
+            best = values.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
     goal = batch.returns + batch.discounts * best
     loss = (weights * batch.valid * smooth_l1_loss(chosen, goal, reduction="none")).mean()
     return loss, batch.valid * (chosen - goal)
