@@ -35,6 +35,13 @@ settings.register_profile("potstill", deadline=None, derandomize=True)
 settings.load_profile("potstill")
 
 
+@pytest.fixture(autouse=True)
+def tiny_numbers() -> Iterator[None]:
+    """What learns takes them for 0, in its whole process; hypothesis draws them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 def _short_hours() -> Iterator[int]:
     """The steps of an hour, a tenth of them here: what matters are its boundaries."""
     with pytest.MonkeyPatch.context() as patch:
