@@ -120,7 +120,7 @@ def id_of_task(policy: Policy, wanted: str | None, name: object) -> str:
     Raises:
         PotstillError: neither says it.
     """
-    task_id = wanted or policy.task
+    task_id = policy.task if wanted is None else wanted
     if task_id is None:
         raise PotstillError(f"{name} doesn't say what it plays: add --task, for example --task ALE/Pong-v5")
     return task_id

@@ -47,6 +47,12 @@ def test_distill_then_evaluate_inspect_and_report(workplace, potstill, capsys, m
     assert capsys.readouterr() == ("all.html\n", "potstill: left out, not finished: begun\n")
     main(["evaluate", student, "--task", "CartPole-v0", "--episodes", "2"])
     assert "says that it plays CartPole-v1; here it plays CartPole-v0" in capsys.readouterr().err
+    short = ("--hours", "0.02", "--envs", "4", "--threads", "1")
+    main(["record", "--teacher", student, "--task", "CartPole-v0", *short, "--out", "data"])
+    assert "says that it plays CartPole-v1; here it plays CartPole-v0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", student, "--task", "", "--episodes", "2"])
+    assert "task ''" in capsys.readouterr().err
     stranger = load(student)
     stranger.task = "\x1b[2JPong"
     stranger.save("stranger.safetensors")

@@ -314,7 +314,10 @@ def test_a_finished_run_is_scored_anew_on_more_episodes_and_not_on_fewer(cartpol
         pass
     result = run_all(learnt, options(cartpole_file, episodes=7), resume=True)
     assert result["teachers"][0]["score"]["episodes"] == 7
+    run_until(learnt, options(cartpole_file, episodes=9), "evaluate", 1, resume=True)
+    (learnt / "scored.json").write_text("[]")
     assert run_all(learnt, options(cartpole_file), resume=True) == result, "there are more already"
+    assert (learnt / "scored.json").exists(), "of those that another command goes on with"
     (learnt / "learnt.json").unlink()
     with pytest.raises(PotstillError, match=r"lacks learnt.json to be scored anew by: add --episodes 7"):
         run_all(learnt, options(cartpole_file, episodes=8), resume=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from potstill.evaluate import Score, geometric_mean, normalised, relative
+from potstill.evaluate import Score, geometric_mean, normalised, relative, statistics
 
 
 def score(*returns: float) -> Score:
@@ -25,13 +25,15 @@ def test_the_interval_is_the_normal_one_where_that_is_known():
     assert high == pytest.approx(returns.mean() + half, abs=0.03)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+@pytest.mark.parametrize("episodes", [5, 10, 20, 100])
+def test_the_interval_covers_the_truth_as_often_as_it_says(episodes, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
     rng = np.random.default_rng(1)
     covered = 0
-    for _ in range(200):
-        low, high = score(*rng.exponential(1.0, 100)).record()["ci95"]
+    for _ in range(400):
+        low, high = score(*rng.normal(1.0, 1.0, episodes)).record()["ci95"]
         covered += low <= 1.0 <= high
-    assert 0.89 <= covered / 200 <= 0.99
+    assert 0.925 <= covered / 400 <= 0.98
 
 
 def test_equal_returns_have_an_interval_of_no_width():

@@ -172,6 +172,10 @@ def test_words_claim_no_more_than_was_tested():
     nothing = fit_run._in_words(lesson, goal, [rung("a", 900, 0.9, 20, holds=False), *rungs[2:]], None)
     assert nothing.startswith("No size qualifies: a seemed to keep")
     assert nothing.endswith("Smaller ones weren't tested then: c.")
+    too_long = rung("d", 9_000, 1.0, goal.max_episodes + 1)
+    assert fit_run._in_words(lesson, goal, [too_long, rung("a", 900, 0.9, 20, holds=False)], None).endswith(
+        "confidence."
+    )
 
 
 def test_the_ladder_fits_the_task():

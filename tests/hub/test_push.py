@@ -91,6 +91,22 @@ def test_the_card_is_what_the_hub_reads(hub_here, hub_commits, run):
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [(16, "A small network that plays CartPole-v1, distilled from a larger policy"),
+     (1000, "A network that plays CartPole-v1, distilled from another policy")],
+)  # fmt: skip
+def test_the_card_calls_small_what_is_smaller(run, parameters, words):
+    write_result(run, parameters=parameters)
+    assert words in make_card(run, "small", "me/x")
+
+
+def test_a_result_that_is_none_is_one_line(run):
+    (run / "result.json").write_text('{"schema": 1}')
+    with pytest.raises(PotstillError, match=r"not what a run writes"):
+        make_card(run, "small", "me/x")
+
+
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_what_the_users_folders_are_called_is_not_pushed(client, run, tmp_path):
     result = json.loads((run / "result.json").read_text())

@@ -1,6 +1,7 @@
 """DQN: its transitions against the task itself, its update against hand-computed numbers."""
 
 import time
+from copy import deepcopy
 
 import gymnasium
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from potstill import Policy, PotstillError
 from potstill.learners.dqn import (
+    BETA,
     TERMINATED,
     TRUNCATED,
     State,
@@ -22,6 +24,7 @@ from potstill.learners.dqn import (
 )
 from potstill.learners.options import DQNOptions
 from potstill.memory import Replay
+from potstill.memory.priorities import ALPHA, SMALLEST
 from potstill.networks import NetworkSpec
 from potstill.tasks import Envs, EpisodeSeeds, make_task
 
@@ -129,6 +132,48 @@ def test_the_loss_is_hubers_of_the_temporal_difference(single_q, reward, loss):
     for _ in range(20):
         state.games[0].memory.add(np.zeros((1, 4), np.float32), np.array([1]), torch.tensor([[0.0, reward, 0.0]]))
     assert learn(state, options, bf16=False).item() == pytest.approx(loss, rel=1e-5)
+
+
+def test_prioritised_losses_are_weighed_and_errors_become_priorities():
+    options = DQNOptions(envs=1, memory=100, learn_after=10, n_step=1, discount=0.0, prioritised=True, batch=64)
+    state = fresh(options)
+    constant_q(state, [1.0, 2.0], [0.0, 0.0])
+    memory, priorities = state.games[0].memory, state.games[0].priorities
+    for row in range(20):  # errors of 0.5 and, drawn a quarter as often, of 0.1
+        reward, weight = (0.5, 1.0) if row % 2 else (0.9, 0.25)
+        memory.add(np.zeros((1, 4), np.float32), np.array([1]), torch.tensor([[0.0, reward, 0.0]]))
+        priorities.weights[row] = weight
+    priorities.close(19)
+    drawn, _ = priorities.draw(options.batch, deepcopy(state.sample_rng), memory.rows, BETA)
+    rare = drawn[0] % 2 == 0
+    assert 0 < rare.sum() < 32
+    # β is 0.4 in the beginning: a step that is drawn four times as often weighs 4 to the −0.4.
+    expected = np.where(rare, 0.5 * 0.1**2, 4**-0.4 * 0.5 * 0.5**2).mean()
+    assert learn(state, options, bf16=False).item() == pytest.approx(expected, rel=1e-4)
+    for row, error in ((drawn[0][rare][0], 0.1), (drawn[0][~rare][0], 0.5)):
+        assert priorities.weights[row].item() == pytest.approx((error + SMALLEST) ** ALPHA, rel=1e-4)
+
+
+@pytest.mark.parametrize("games", [1, 2])
+def test_the_target_network_is_a_copy_as_often_as_steps_are_named(games):
+    options = DQNOptions(envs=4, memory=400, learn_after=100, batch=32, replay_ratio=4, target_every=40)
+    task = make_task("CartPole-v1")
+    policies = [Policy.new(NetworkSpec.parse("mlp:8"), "q", (4,), "float32", 2) for _ in range(games)]
+    envs = [Envs(task, options.envs, EpisodeSeeds(0, "training"), 1) for _ in policies]
+    state = new_state(envs, policies, options, np.random.default_rng(1), np.random.default_rng(2))
+    for _ in range(50):
+        play(state, options, bf16=False)
+
+    def copied() -> bool:
+        online, target = state.network.state_dict(), state.target.state_dict()
+        return all(torch.equal(tensor, target[name]) for name, tensor in online.items())
+
+    seen = []
+    for _ in range(20):  # 40 steps of each game are 5 updates of 32 samples for one, 10 for two
+        learn(state, options, bf16=False)
+        seen.append(copied())
+    state.close()
+    assert [number for number, same in enumerate(seen, 1) if same] == list(range(5 * games, 21, 5 * games))
 
 
 def test_what_is_not_learnt_from_gets_no_priority():

@@ -49,6 +49,14 @@ def names(table: Any, options: ReproduceOptions) -> list[str]:
     return list(prepare(table, options).jobs)
 
 
+def test_an_hour_that_a_small_machine_does_not_hold_is_not_remembered(teachers, monkeypatch):
+    where = ReproduceOptions(teachers=(str(teachers),))
+    assert prepare("compression", where).options.memory_hours == 10
+    an_hour = 54_000 * (84 * 84 + 4 * 4)  # of Breakout
+    monkeypatch.setattr("potstill.distill.plan.memory_bytes", lambda device: 6 * an_hour)
+    assert prepare("compression", where).options.memory_hours == 4
+
+
 def test_the_published_means_are_those_of_the_published_games():
     for table, columns in GEOMETRIC_MEANS.items():
         for column, mean in columns.items():

@@ -14,7 +14,10 @@ import torch
 
 import potstill
 from potstill import PotstillError
-from potstill.teachers import vecnormalize
+from potstill.distill.options import DistillOptions
+from potstill.distill.plan import plan
+from potstill.files import sha256
+from potstill.teachers import checksum, vecnormalize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -46,6 +49,19 @@ def test_a_policy_behind_vecnormalize_sees_what_sb3_shows_it(normalised):
     torch.testing.assert_close(policy.outputs(observations).log_softmax(-1), logits, rtol=1e-4, atol=1e-5)
     assert policy.task == "Acrobot-v1"
     assert policy.provenance["observations"] == "normalised by vecnormalize.pkl"
+
+
+def test_the_checksum_of_such_a_policy_is_of_its_statistics_too(normalised, tmp_path):
+    path = shutil.copy(normalised[0], tmp_path / "Acrobot-v1.zip")
+    alone = checksum(path, potstill.load(path))
+    assert alone == sha256(path)
+    statistics = shutil.copy(normalised[0].parent / "vecnormalize.pkl", tmp_path / "vecnormalize.pkl")
+    beside = checksum(path, potstill.load(path))
+    assert beside != alone
+    given = DistillOptions(("mlp:4",), (path,))
+    assert plan(given).record()["teacher_sha256"] == [beside]
+    statistics.unlink()
+    assert plan(given).record()["teacher_sha256"] == [alone], "another function"
 
 
 def test_such_a_policy_is_saved_and_read_back_whole(normalised, tmp_path):

@@ -36,11 +36,12 @@ def make(
     tasks: tuple[str, ...] = ("CartPole-v1",),
     students: tuple[str, ...] = (),
     refilled: list[int] | None = None,
+    episodes: int = 6,
     **changes: object,
 ) -> dict:
     options = DQNOptions(**{**SMALL, **changes})  # pyright: ignore[reportArgumentType]
     for progress in run(
-        plan(options, tasks, 1500, 3, 6, Following(students, 200) if students else None), out, resume, COMMAND
+        plan(options, tasks, 1500, 3, episodes, Following(students, 200) if students else None), out, resume, COMMAND
     ):
         assert progress.stage in STAGES or progress.stage == "hour", "it is shown"
         if refilled is not None and progress.stage == "refill":
@@ -152,6 +153,29 @@ def test_a_finished_run_that_lacks_its_checkpoints_is_not_begun_anew(whole, tmp_
     assert make(out, resume=True)["budget"]["steps"] == 6000, "it is left alone"
     with pytest.raises(PotstillError, match=r"is finished, and lacks portable.safetensors to go on from: bring it"):
         make(out, resume=True, steps=7500)
+
+
+def test_a_finished_run_is_scored_anew_by_what_it_left(whole, tmp_path):
+    out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
+    shutil.rmtree(out / "checkpoint")
+    (out / "portable.safetensors").unlink()
+    before = json.loads((out / "result.json").read_text())
+    after = make(out, resume=True, episodes=8, threads=1)
+    assert after["best"]["scores"]["CartPole-v1"]["episodes"] == 8
+    assert {**after["best"], "scores": 0} == {**before["best"], "scores": 0}
+    for key in ("curve", "parameters", "machine"):
+        assert after[key] == before[key]
+    assert after["budget"]["updates"] == before["budget"]["updates"]
+    assert after["also_on"][0]["threads"] == 1, "on another machine"
+
+
+def test_a_result_goes_where_its_best_policy_may_be_replaced(whole, tmp_path):
+    out = Path(shutil.copytree(whole / "plain", tmp_path / "run"))
+    make(out, resume=True, steps=9000, stop_at=7000)
+    assert (out / "result.json").exists()
+    make(out, resume=True, steps=9000, stop_at=8500)
+    assert not (out / "result.json").exists()
+    assert make(out, resume=True, steps=9000)["budget"]["steps"] == 9000
 
 
 @pytest.fixture(scope="module")
@@ -319,9 +343,12 @@ def test_students_learn_as_often_as_their_schedule_was_planned_for(short_hours_t
     planned = plan(options, ("CartPole-v1",), 450, 1, 1, Following(("mlp:4",), 20))
     for _ in run(planned, tmp_path / "run", False, COMMAND):
         pass
-    curve = json.loads((tmp_path / "run" / "result.json").read_text())["curve"]
-    assert len(curve) == planned.checks == steps // 450
-    assert curve[-1]["steps"] >= steps
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(result["curve"]) == planned.checks == steps // 450
+    assert result["curve"][-1]["steps"] >= steps
+    if planned.checks == 1:
+        assert result["spread"] == {"the learner": None, "mlp_4": None}, "a point has none"
+    assert "standard deviation of their second halves" in write_report(tmp_path / "run").read_text()
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "students/state.safetensors"])
@@ -338,6 +365,17 @@ def test_what_follows_is_gone_on_with_to_the_same_bits(followed, tmp_path):
     resumed = make(tmp_path / "run", resume=True, students=STUDENTS, steps=3000)
     result = json.loads((followed / "result.json").read_text())
     assert (resumed["curve"], resumed["students"]) == (result["curve"], result["students"])
+
+
+def test_what_follows_is_scored_anew_by_what_it_left_and_not_begun_anew(followed, tmp_path):
+    out = Path(shutil.copytree(followed, tmp_path / "run"))
+    assert not (out / "portable.safetensors").exists(), "it holds no students"
+    shutil.rmtree(out / "checkpoint")
+    result = make(out, resume=True, students=STUDENTS, steps=3000, episodes=7)
+    assert [student["score"]["episodes"] for student in result["students"]] == [7, 7]
+    (out / "result.json").unlink()
+    with pytest.raises(PotstillError, match=r"the students' memory is in .*checkpoint, which is missing; start again"):
+        make(out, resume=True, students=STUDENTS, steps=3000)
 
 
 def test_a_kill_between_the_students_checkpoint_and_the_learners_loses_nothing(followed, tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def load_players(
     players: list[tuple[Path, Policy, Task]] = []
     for path in files:
         policies = load_all(path, wanted, trust)
-        for policy in [of_task(policies, wanted, path)] if wanted else policies:
+        for policy in policies if wanted is None else [of_task(policies, wanted, path)]:
             policy.to(device)
             task_id = id_of_task(policy, wanted, path)
             if act == "sample" and policy.outputs_are == "q":

@@ -37,9 +37,8 @@ class Inspect:
     """Print one JSON object."""
 
     def run(self, command: list[str]) -> None:
-        from potstill.files import sha256
         from potstill.policies import count_parameters
-        from potstill.teachers import find, load_all
+        from potstill.teachers import checksum, find, load_all
 
         path = find(self.file)
         policies = load_all(path, self.task, self.trust)
@@ -49,7 +48,7 @@ class Inspect:
             raise PotstillError(f"--task {self.task}: {self.file} {said}; leave it out")
         facts: dict[str, Any] = {
             "file": str(self.file),
-            "sha256": sha256(path),
+            "sha256": checksum(path, policy),
             "network": str(policy.spec),
             "parameters": count_parameters(policies),
             "observations": f"{policy.observation_dtype} {list(policy.observation_shape)}",

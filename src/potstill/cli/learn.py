@@ -200,6 +200,7 @@ class Record:
         task = () if self.task is None else (self.task,)
         options = DistillOptions(teacher=(self.teacher,), task=task, **given)
         planned = plan(options, may_play_ahead=False)
+        _say_other_tasks(planned)
         with resumable(command):
             show_progress(record(planned, self.out, self.resume, command))
         print(self.out)

@@ -17,7 +17,7 @@ from rich.table import Table
 from potstill.files import read_json
 from potstill.machine import cores, machine, versions
 from potstill.progress import Progress
-from potstill.report.read import interval, parameters_of_all, percent
+from potstill.report.read import deviation, interval, parameters_of_all, percent
 from potstill.run_directory import SCHEMA, student_file
 from potstill.watch import write
 
@@ -152,7 +152,7 @@ def show_table(out: Path, page: Path) -> None:
     console = _console(120)
     if result["table"] == "online":
         for game, of in result["games"].items():
-            spread = ", ".join(f"{name} {value:.2f}" for name, value in of["spread"].items())
+            spread = ", ".join(f"{name} {deviation(value)}" for name, value in of["spread"].items())
             ends = ", ".join(f"{student['name']} {interval(student['relative'], 3)}" for student in of["students"])
             console.print(f"{game}: of the best teacher {ends}; spread of the curves' second halves {spread}")
     else:
@@ -221,7 +221,7 @@ def show_training(out: Path, page: Path) -> None:
     console = _console()
     _print_table(console, title, headings, [*rows, (), end])
     if "spread" in result:
-        spread = ", ".join(f"{name} {value:.2f}" for name, value in result["spread"].items())
+        spread = ", ".join(f"{name} {deviation(value)}" for name, value in result["spread"].items())
         console.print(f"spread of the curves' second halves (standard deviation): {spread}")
     console.print(f"best      {out / best['file']}\nreport    {page}", soft_wrap=True)
 

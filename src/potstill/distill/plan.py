@@ -11,7 +11,6 @@ from potstill.distill.options import DistillOptions, name_students
 from potstill.distill.recording import Recording
 from potstill.distill.schedule import STEPS_PER_HOUR, capacity, num_hours, rows_until, updates_until
 from potstill.errors import PotstillError
-from potstill.files import sha256
 from potstill.machine import cores, learns_in_bf16, memory_bytes, prepare_device
 from potstill.memory import step_bytes
 from potstill.networks import NetworkSpec
@@ -19,7 +18,7 @@ from potstill.policies import check_plays, id_of_task, sees_time
 from potstill.policy import TEMPERATURE, Meaning, Policy
 from potstill.tasks import Protocol, Task, check_share_a_trunk, make_task
 from potstill.tasks.starts import Starts
-from potstill.teachers import find, load
+from potstill.teachers import checksum, find, load
 
 THREADS_TO_PLAY_AHEAD = 4
 """From how many threads on the next hour is played while one is learnt. Two are busy without it: docs/log.md."""
@@ -260,7 +259,7 @@ def _lesson(options: DistillOptions, index: int, teacher: Policy | None, recordi
     elif options.teacher:
         name, path = str(options.teacher[index]), find(options.teacher[index])
         teacher, size = load(path, wanted, options.trust), path.stat().st_size
-        record = {"name": path.stem, "sha256": sha256(path)}
+        record = {"name": path.stem, "sha256": checksum(path, teacher)}
     else:
         assert recording is not None
         record = recording.teacher
@@ -305,7 +304,7 @@ def _playing(
     options: DistillOptions, teacher: Policy, wanted: str | None, name: str, recording: Recording | None
 ) -> tuple[Policy, Task]:
     """A teacher, seeing what it is to see, and what it plays."""
-    task_id = id_of_task(teacher, wanted or (recording and recording.task.id), name)
+    task_id = id_of_task(teacher, recording.task.id if wanted is None and recording else wanted, name)
     task = make_task(task_id)
     task = task.under(act=options.act, time_feature=sees_time(teacher, task))
     if options.teacher_sees is not None:

@@ -227,6 +227,7 @@ def conclude(
         },
     }
     write_json(out / "result.json", result)
+    (out / SCORED).unlink(missing_ok=True)
 
 
 def _distinct(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -235,7 +236,6 @@ def _distinct(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def complete(plan: Plan, out: Path) -> Iterator[Progress]:
     """What follows once `result.json` is there, as often as the run is stopped within it: the policies' costs."""
-    (out / SCORED).unlink(missing_ok=True)
     with as_written(out / "result.json"):
         result = read_json(out / "result.json")
         measured = all("cost" in student for student in result["students"])

@@ -1,11 +1,12 @@
 """Means and ratios of episode returns with bootstrap confidence intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 RESAMPLES = 9999
 MOST_DRAWN = 2_000_000
@@ -95,16 +96,19 @@ def _above_zero(means: np.ndarray) -> np.ndarray:
 
 
 def _bootstrap(scores: list[Score], statistic: Any) -> Estimate:
-    """Percentile bootstrap; the samples are resampled independently, the seed is fixed. Equal returns give an
-    interval of no width; one alone beside others that vary can't be resampled."""
+    """Percentile bootstrap, expanded for few episodes (Hesterberg 2015): of ten a plain one of 95 % covers the truth in
+    88 %. The samples are resampled independently, the seed is fixed. Equal returns give an interval of no width; one
+    alone beside others that vary can't be resampled."""
     samples = [np.asarray(score.returns, dtype=np.float64) for score in scores]
     value = float(statistic(*samples))
     if all(np.ptp(sample) == 0 for sample in samples):
         return Estimate(value, (value, value))
+    number = min(len(sample) for sample in samples if np.ptp(sample) > 0)
+    level = 1 - 2 * float(norm.cdf(-math.sqrt(number / (number - 1)) * t.ppf(0.975, number - 1)))
     at_a_time = max(1, MOST_DRAWN // max(map(len, samples)))
     result = bootstrap(
-        samples, statistic, n_resamples=RESAMPLES, batch=at_a_time, vectorized=True, paired=False, method="percentile",
-        rng=0,
+        samples, statistic, n_resamples=RESAMPLES, batch=at_a_time, vectorized=True, paired=False,
+        confidence_level=level, method="percentile", rng=0,
     )  # fmt: skip
     low, high = result.confidence_interval
     return Estimate(value, (float(low), float(high)))

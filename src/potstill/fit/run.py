@@ -301,7 +301,8 @@ def _in_words(lesson: Lesson, goal: Goal, rungs: list[dict[str, Any]], chosen: s
         )
     if tested:
         said = tested[0]["tested"]
-        left = [rung["name"] for rung in rungs if rung.get("needed") is not None and "tested" not in rung]
+        able = [rung for rung in rungs if rung.get("needed") is not None and rung["needed"] <= goal.max_episodes]
+        left = [rung["name"] for rung in able if "tested" not in rung]
         return (
             f"No size qualifies: {tested[0]['name']} seemed to keep {wanted}, but on {said['episodes']} fresh episodes"
             f" it kept {said['share']:.3f}, which doesn't show it with {confidence} confidence."

@@ -31,8 +31,8 @@ def make_card(run: Path, student: str, repository: str, license: str | None = No
         raise PotstillError(f"--to {repository}: the Hub's repositories are named owner/name")
     from huggingface_hub import ModelCard, ModelCardData
 
-    result = without_folders(read_result(run))
     with as_runs_write_it(run):
+        result = without_folders(read_result(run))
         record = find_student(result, student, run)
         tasks = list(zip(result["teachers"], record["tasks"], strict=True))
         data = ModelCardData(

@@ -35,7 +35,9 @@ def push(run: Path, student: str, to: str, license: str | None, private: bool, q
         PotstillError: huggingface_hub, the run, its student or its file is missing; nobody is logged in; the Hub
             doesn't answer, or refuses.
     """
-    card, result = make_card(run, student, to, license), without_folders(read_result(run))
+    card = make_card(run, student, to, license)
+    with as_runs_write_it(run):
+        result = without_folders(read_result(run))
     files = _files(run, result, student)
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
     from huggingface_hub.utils import disable_progress_bars

@@ -70,12 +70,18 @@ def environment(autoescape: bool) -> Environment:
     made.filters |= {
         "interval": lambda estimate, digits: mean_above(interval(estimate, digits)),
         "percent": lambda share: mean_above(percent(share)),
+        "deviation": deviation,
         "thousands": _thousands,
         "short": _short,
         "quoted": json.dumps,
         "shell": shlex.quote,
     }
     return made
+
+
+def deviation(value: float | None) -> str:
+    """How steady a curve is; of a single point nothing is known."""
+    return "–" if value is None else f"{value:.2f}"
 
 
 def interval(estimate: dict[str, Any] | None, digits: int) -> str:

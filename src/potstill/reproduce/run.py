@@ -22,7 +22,7 @@ from potstill.errors import PotstillError, need
 from potstill.evaluate import Score, geometric_mean, relative
 from potstill.files import read_json, write_json
 from potstill.learners.options import DQNOptions
-from potstill.machine import made_on
+from potstill.machine import made_on, prepare_device
 from potstill.progress import Progress
 from potstill.reproduce.activations import picture
 from potstill.reproduce.options import ReproduceOptions, Table
@@ -94,6 +94,7 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
     Raises:
         PotstillError: something doesn't fit; the message names it.
     """
+    prepare_device(options.device)  # before teachers are loaded: what computes by then would keep its ways
     unused = ("teachers", "hours") if table == "online" else () if table in OF_TRAININGS else ("steps",)
     for name in unused:
         if getattr(options, name) != getattr(ReproduceOptions, name):
@@ -114,10 +115,11 @@ def prepare(table: Table, options: ReproduceOptions) -> Reproduction:
     games, missing = choose(options.games, teachers, of_paper)
     if table in MULTITASK:
         need("the picture of multi-task students", "sklearn", install="potstill[tsne]")
-        fits = distillation.hours_that_fit(list(map(task_of, games)), options.device, options.threads)
-        options = replace(options, memory_hours=options.memory_hours or fits)
     if table in MULTITASK and len(games) < 2:
         raise PotstillError(f"{table}: {games[0]} is the only game with a teacher; a network for several needs two")
+    together = list(map(task_of, games if table in MULTITASK else games[:1]))
+    fits = distillation.hours_that_fit(together, options.device, options.threads)
+    options = replace(options, memory_hours=options.memory_hours or fits)
     jobs: dict[str, Job] = {}
     for seed in options.seeds:
         if table in MULTITASK:

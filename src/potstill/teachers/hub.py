@@ -11,6 +11,8 @@ from potstill.teachers.tensors import MAX_WEIGHTS
 SUFFIXES = {".safetensors", ".zip", ".onnx", ".pth", ".pt", ".pt2", ".cleanrl_model"}
 NO_POLICIES = {"train_eval_metrics.zip"}
 """What RL Zoo uploads beside a policy."""
+OF_WEIGHTS = (".data", "_data")
+"""What follows an ONNX file's name where its weights lie beside it."""
 NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?(/(?P<file>.+))?")
 
 
@@ -86,7 +88,7 @@ def _belongs(other: str, file: str, files: Iterable[str]) -> bool:
     others = [each for each in map(PurePosixPath, files) if each.suffix == ".zip" and each != policy]
     called = (path.parent, vecnormalize.key(path.stem))
     another_s = called in [(each.parent, vecnormalize.key(each.stem)) for each in others]
-    return (beside and not another_s) or other in (f"{file}.data", f"{file}_data")
+    return (beside and not another_s) or other in {f"{file}{end}" for end in OF_WEIGHTS}
 
 
 def _listed(files: list[str]) -> str:

@@ -1,18 +1,19 @@
 """From a file to a policy, by what the file is."""
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
 
 from potstill import artifact, policies
 from potstill.errors import PotstillError
-from potstill.files import read_bytes, reading, refuse_pointer
+from potstill.files import read_bytes, reading, refuse_pointer, sha256
 from potstill.policies import of_task
 from potstill.policy import Policy
-from potstill.teachers import onnx, sb3, state_dict, trusted
+from potstill.teachers import onnx, sb3, state_dict, trusted, vecnormalize
+from potstill.teachers.hub import OF_WEIGHTS
 from potstill.teachers.names import find
 from potstill.teachers.tensors import MAX_WEIGHTS, check_members, read_state_dict
-from potstill.teachers.vecnormalize import is_called_so
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What PyTorch's files before 1.6 begin with."""
@@ -62,7 +63,7 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
         metadata, shapes = artifact.read_metadata(path)
     except PotstillError:
         if start[:1] == b"\x80":  # the first byte of a pickle, but also of some .safetensors files
-            statistics = is_called_so(path)
+            statistics = vecnormalize.is_called_so(path)
             mend = "name the zip that they belong to" if statistics else "save its state dict as .safetensors"
             what = "holds statistics, no policy" if statistics else "is a pickle, which can run code when read"
             raise PotstillError(f"{path} {what}: {mend}") from None
@@ -74,6 +75,16 @@ def load_all(name: str | Path, task: str | None = None, trust: bool = False) -> 
     if artifact.KEY in metadata:
         return policies.load(path, metadata, shapes)
     return [state_dict.load(path, metadata, artifact.read_tensors(path))]
+
+
+def checksum(path: Path, policy: Policy) -> str:
+    """Of all that decides what a file's policy does: the file's SHA-256, or where statistics or weights lie beside it
+    that of both checksums."""
+    beside = [Path(f"{path}{end}") for end in OF_WEIGHTS if path.suffix == ".onnx"]
+    if "observations" in policy.provenance and (statistics := vecnormalize.beside(path)):
+        beside.append(statistics)
+    checksums = [sha256(each) for each in (path, *beside) if each.is_file()]
+    return hashlib.sha256("".join(checksums).encode()).hexdigest() if checksums[1:] else checksums[0]
 
 
 def _load_torch(path: Path) -> Policy:

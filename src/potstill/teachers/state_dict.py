@@ -53,7 +53,12 @@ def _layout(path: Path, names: Collection[str]) -> _Layout:
         if not only(*known):  # a recurrent one's memory
             other = next(name for name in sorted(names) if not name.startswith(known))
             raise PotstillError(f"{path}: pytorch-a2c-ppo-acktr's with {other[:60]}, which is not known here")
-        body = rename.layers("base.main", names) or rename.layers("base.actor", names)
+        if rename.layers("base.actor", names):
+            raise PotstillError(
+                f"{path}: pytorch-a2c-ppo-acktr normalises vectors by what a state dict doesn't hold (obs_rms): give"
+                " the policy and that to Policy.from_callable"
+            )
+        body = rename.layers("base.main", names)
         return _Layout("pytorch-a2c-ppo-acktr", "logits", "tanh", [*body, "dist.linear"])
     for prefix in ("", "q_net."):  # of its q_net, of its whole policy
         head, extractor = rename.layers(f"{prefix}q_net", names), f"{prefix}features_extractor"

@@ -79,6 +79,16 @@ class Run:
             self.followers.close()
 
 
+@dataclass
+class Learnt:
+    """What is left of learning where only its policies are to be scored."""
+
+    curve: list[dict[str, Any]]
+    budget: dict[str, Any]
+    parameters: int
+    machines: list[dict[str, Any]]
+
+
 def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Progress]:
     """Train, score, write everything to `out`. Complete when the iterator ends.
 
@@ -92,20 +102,25 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         PotstillError: `out` holds another run, or can't be written.
     """
     started = time.perf_counter()
-    done = resume and _is_done(plan, out)
-    elsewhere = not done and _goes_on_elsewhere(plan, out, resume)
-    if resume and not done and (out / "result.json").exists() and not (elsewhere or _has_checkpoint(out)):
+    learnt, episodes = _what_was_learnt(plan, out) if resume else (None, 0)
+    elsewhere = learnt is None and _goes_on_elsewhere(plan, out, resume)
+    if resume and not (learnt or elsewhere) and (out / "result.json").exists() and not _has_checkpoint(out):
         raise PotstillError(f"--resume: {out} is finished, and lacks {PORTABLE} to go on from: bring it along")
     may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
-    open_run(out, resume, command, plan.record(), may_differ, learnt=done)
-    if done:
+    open_run(out, resume, command, plan.record(), may_differ, learnt=learnt is not None)
+    if learnt and episodes >= plan.episodes:
         return
-    with arithmetic_threads(plan.threads), closing(_go_on(plan, out, resume, elsewhere, started)) as going:
-        yield from _learn(going)
-    state, curve, started, machines = going.state, going.curve, going.started, going.machines
-    parameters = num_parameters(state.network)
-    budget = {"steps": state.steps, "updates": state.updates, "seconds": state.seconds}
-    del going, state  # the memories: gigabytes that evaluation doesn't need
+    if learnt is None:
+        with arithmetic_threads(plan.threads), closing(_go_on(plan, out, resume, elsewhere, started)) as going:
+            yield from _learn(going)
+        state, started = going.state, going.started
+        budget = {"steps": state.steps, "updates": state.updates, "seconds": state.seconds}
+        learnt = Learnt(going.curve, budget, num_parameters(state.network), going.machines)
+        del going, state  # the memories: gigabytes that evaluation doesn't need
+    else:
+        learnt.machines.append(machine(plan.threads))
+        started -= learnt.budget["seconds"]["total"]
+    curve, budget = learnt.curve, learnt.budget
     best = [policy.to(plan.options.device) for policy in load_all(out / BEST)]
     found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
@@ -119,11 +134,11 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             "command": command,
             "seed": plan.options.seed,
             "versions": versions(),
-            **made_on([*machines, machine(plan.threads)]),
+            **made_on(learnt.machines),
             "protocol": plan.tasks[0].protocol.record(),
             "tasks": [task.id for task in plan.tasks],
             "network": str(plan.network),
-            "parameters": parameters,
+            "parameters": learnt.parameters,
             "best": {
                 "file": BEST,
                 "sha256": sha256(out / BEST),
@@ -214,18 +229,23 @@ def _check(run: Run) -> Iterator[Progress]:
         run.followers.save(out / FOLDER)
     run_so_far = {"curve": curve, "total": run.seconds, "machines": run.machines}
     checkpoint.save(out / FOLDER, state, run_so_far)
-    checkpoint.save_portable(out / PORTABLE, state, run_so_far)
+    if not run.followers:  # whose memory it doesn't hold
+        checkpoint.save_portable(out / PORTABLE, state, run_so_far)
+    (out / "result.json").unlink(missing_ok=True)  # of a shorter run: its best policy may be replaced now
     _save_policies(now, curve, out)
 
 
-def _is_done(plan: Plan, out: Path) -> bool:
-    """Whether a run was finished, and isn't to be longer now or scored on more episodes."""
+def _what_was_learnt(plan: Plan, out: Path) -> tuple[Learnt | None, int]:
+    """What a finished run has learnt, unless it is to be longer now; and how many episodes it was scored on."""
     if not (out / "result.json").exists():
-        return False
+        return None, 0
     with as_written(out / "result.json"):
         result = read_json(out / "result.json")
+        if result["budget"]["steps"] < plan.options.steps:
+            return None, 0
         episodes = min(score["episodes"] for score in result["best"]["scores"].values())
-        return result["budget"]["steps"] >= plan.options.steps and episodes >= plan.episodes
+        machines = [result["machine"], *result.get("also_on", ())]
+        return Learnt(result["curve"], result["budget"], result["parameters"], machines), episodes
 
 
 def _has_checkpoint(out: Path) -> bool:
@@ -238,13 +258,13 @@ def _goes_on_elsewhere(plan: Plan, out: Path, resume: bool) -> bool:
     Raises:
         PotstillError: it would, but something else was left there, too.
     """
-    if not resume or not (out / PORTABLE).exists() or _has_checkpoint(out):
+    if not resume or _has_checkpoint(out):
         return False
-    if not (out / BEST).exists():
-        raise PotstillError(f"--resume: {out} lacks {BEST}, the best policy so far; bring it along")
-    if plan.following.students:
+    if plan.following.students and (out / BEST).exists():
         raise PotstillError(f"--resume: the students' memory is in {out / FOLDER}, which is missing; start again")
-    return True
+    if (out / PORTABLE).exists() and not (out / BEST).exists():
+        raise PotstillError(f"--resume: {out} lacks {BEST}, the best policy so far; bring it along")
+    return (out / PORTABLE).exists()
 
 
 def _policies(plan: Plan, state: State) -> list[Policy]:

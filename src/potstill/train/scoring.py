@@ -90,4 +90,5 @@ def followed(
     second_half = curve[len(curve) // 2 :]
     lines = {LEARNER: [point["scores"][task.id]["mean"] for point in second_half]}
     lines |= {name: [point["students"][name]["mean"] for point in second_half] for name in students}
-    return {"students": records, "spread": {name: float(np.std(line)) for name, line in lines.items()}}
+    spread = {name: float(np.std(line)) if len(line) > 1 else None for name, line in lines.items()}
+    return {"students": records, "spread": spread}
