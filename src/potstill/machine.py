@@ -69,7 +69,7 @@ def own_stream(device: str) -> Iterator[None]:
 
 def prepare_device(device: str) -> None:
     """Check that a device is there, and have it compute the same thing twice alike, in memory that is kept, and take
-    numbers next to nothing (below 1e-38) for 0.
+    numbers next to nothing (below 1e-38) for 0: to be called before anything is computed, as threads keep their ways.
 
     Raises:
         PotstillError: it isn't.
