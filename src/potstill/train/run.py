@@ -8,7 +8,7 @@ runs/<name>/best.safetensors   the policy with the best score on the way, and wh
 import copy
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +81,7 @@ class Run:
 
 @dataclass
 class Learnt:
-    """What is left of learning where only its policies are to be scored."""
+    """What a result says of learning."""
 
     curve: list[dict[str, Any]]
     budget: dict[str, Any]
@@ -108,25 +108,33 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
         raise PotstillError(f"--resume: {out} is finished, and lacks {PORTABLE} to go on from: bring it along")
     may_differ = plan.may_differ + (OF_THE_MACHINE if elsewhere else ())
     open_run(out, resume, command, plan.record(), may_differ, learnt=learnt is not None)
-    if learnt and episodes >= plan.episodes:
-        return
     if learnt is None:
-        with arithmetic_threads(plan.threads), closing(_go_on(plan, out, resume, elsewhere, started)) as going:
-            yield from _learn(going)
-        state, started = going.state, going.started
-        budget = {"steps": state.steps, "updates": state.updates, "seconds": state.seconds}
-        learnt = Learnt(going.curve, budget, num_parameters(state.network), going.machines)
-        del going, state  # the memories: gigabytes that evaluation doesn't need
-    else:
-        learnt.machines.append(machine(plan.threads))
-        started -= learnt.budget["seconds"]["total"]
-    curve, budget = learnt.curve, learnt.budget
+        learnt = yield from _learn_all(plan, out, resume, elsewhere, started)
+    if episodes < plan.episodes:
+        yield from _conclude(plan, out, learnt, command)
+
+
+def _learn_all(
+    plan: Plan, out: Path, resume: bool, elsewhere: bool, started: float
+) -> Generator[Progress, None, Learnt]:
+    """Begin or go on, and learn to the end. The memories, gigabytes that evaluation doesn't need, end with it."""
+    with arithmetic_threads(plan.threads), closing(_go_on(plan, out, resume, elsewhere, started)) as going:
+        yield from _learn(going)
+        state = going.state
+        seconds = {**state.seconds, "total": going.seconds}
+        budget = {"steps": state.steps, "updates": state.updates, "seconds": seconds}
+        return Learnt(going.curve, budget, num_parameters(state.network), going.machines)
+
+
+def _conclude(plan: Plan, out: Path, learnt: Learnt, command: list[str]) -> Iterator[Progress]:
+    """Score the best policy, and what followed it, on fresh episodes; write `result.json`."""
+    started, curve, seconds = time.perf_counter(), learnt.curve, learnt.budget["seconds"]
     best = [policy.to(plan.options.device) for policy in load_all(out / BEST)]
     found = {}
     for task, policy in zip(plan.tasks, best, strict=True):
         [found[task.id]] = yield from scoring.score([policy], task, plan, plan.episodes, REPORTED)
     followed = yield from scoring.followed(plan, out, curve, found)
-    budget["seconds"]["total"] = time.perf_counter() - started
+    seconds = {**seconds, "total": seconds["total"] + time.perf_counter() - started}
     write_json(
         out / "result.json",
         {
@@ -134,7 +142,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             "command": command,
             "seed": plan.options.seed,
             "versions": versions(),
-            **made_on(learnt.machines),
+            **made_on([*learnt.machines, machine(plan.threads)]),
             "protocol": plan.tasks[0].protocol.record(),
             "tasks": [task.id for task in plan.tasks],
             "network": str(plan.network),
@@ -147,7 +155,7 @@ def run(plan: Plan, out: Path, resume: bool, command: list[str]) -> Iterator[Pro
             },
             "curve": curve,
             **followed,
-            "budget": budget,
+            "budget": {**learnt.budget, "seconds": seconds},
         },
     )
 
