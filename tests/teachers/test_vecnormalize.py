@@ -5,6 +5,7 @@ import random
 import shutil
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -60,8 +61,22 @@ def test_the_checksum_of_such_a_policy_is_of_its_statistics_too(normalised, tmp_
     assert beside != alone
     given = DistillOptions(("mlp:4",), (path,))
     assert plan(given).record()["teacher_sha256"] == [beside]
+    potstill.load(path).save(tmp_path / "copy.safetensors")
+    copied = tmp_path / "copy.safetensors"
+    assert checksum(copied, potstill.load(copied)) == sha256(copied), "which holds them"
     statistics.unlink()
     assert plan(given).record()["teacher_sha256"] == [alone], "another function"
+
+
+@pytest.mark.parametrize("end", [".data", "_data"])
+def test_the_checksum_of_an_onnx_file_is_of_the_weights_beside_it_too(end, normalised, tmp_path):
+    path, policy = tmp_path / "a.onnx", potstill.load(normalised[0])
+    path.write_bytes(b"graph")
+    seen = {checksum(path, replace(policy, provenance={}))}
+    for weights in (b"some", b"others"):
+        (tmp_path / f"a.onnx{end}").write_bytes(weights)
+        seen.add(checksum(path, replace(policy, provenance={})))
+    assert len(seen) == 3
 
 
 def test_such_a_policy_is_saved_and_read_back_whole(normalised, tmp_path):

@@ -81,7 +81,10 @@ def checksum(path: Path, policy: Policy) -> str:
     """Of all that decides what a file's policy does: the file's SHA-256, or where statistics or weights lie beside it
     that of both checksums."""
     beside = [Path(f"{path}{end}") for end in OF_WEIGHTS if path.suffix == ".onnx"]
-    if "observations" in policy.provenance and (statistics := vecnormalize.beside(path)):
+    of_another = (
+        path.suffix not in artifact.SUFFIXES
+    )  # a file of ours holds its statistics, and says where they are from
+    if of_another and "observations" in policy.provenance and (statistics := vecnormalize.beside(path)):
         beside.append(statistics)
     checksums = [sha256(each) for each in (path, *beside) if each.is_file()]
     return hashlib.sha256("".join(checksums).encode()).hexdigest() if checksums[1:] else checksums[0]
